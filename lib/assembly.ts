@@ -1,0 +1,210 @@
+/**
+ * Puts everything together from options: the parts that all requests share, and what the middleware carries beside
+ * handling requests. The same for every framework; knows none.
+ */
+import { EventHub, type EventName, type Listener } from './events.js'
+import type { JointAttempt } from './joint/attempt.js'
+import { Activity } from './joint/activity.js'
+import { HookRunner } from './joint/hook-runner.js'
+import { type Isolation, type JointParts, type JointRequest, live } from './joint/life.js'
+import type { Tx } from './joint/tx.js'
+import { Recorder } from './metrics/recorder.js'
+import type { Stats } from './metrics/stats.js'
+import { corePoolOf } from './mysql/driver.js'
+import { LeaseBroker } from './mysql/lease.js'
+import { watchPool } from './mysql/stray-queries.js'
+import { checkRetries } from './option-rules.js'
+import { DEFAULTS, resolveOptions, type ResolvedOptions, type SessionTxOptions } from './options.js'
+import { SessionTxError } from './errors.js'
+import { isSessionId, newSessionId } from './session/identity.js'
+import type { SessionObject } from './session/session-object.js'
+import { memoryStore } from './store/memory.js'
+import { type Environment, systemEnvironment } from './transaction/clock.js'
+import { current } from './transaction/current.js'
+import { TicketOffice } from './transaction/ticket.js'
+
+export interface RunOptions {
+  /** The id of an existing session (`ctx.session.id`); without it the work gets a new one. */
+  readonly sessionId?: string | undefined
+}
+
+/** What the middleware function carries, whatever the framework. */
+export interface Carried {
+  /**
+   * The same joint transaction outside a request. Resolves to the result of the attempt that committed, after its
+   * after-commit hooks.
+   * @throws as a request does: the work's own error, RETRIES_EXHAUSTED, COMMIT_UNKNOWN …
+   */
+  run<T>(work: (tx: Tx, session: SessionObject) => Promise<T> | T, options?: RunOptions): Promise<T>
+  /** What has happened since the start, as `/_tx/stats.json` gives it. */
+  stats(): Stats
+  /** Hears of events as they happen; returns how to stop. */
+  on<Name extends EventName>(name: Name, listener: Listener<Name>): () => void
+  /** Waits for what runs and for after-commit hooks, gives connections back, stops timers. Close the server first. */
+  close(): Promise<void>
+}
+
+export interface Assembly<C> {
+  readonly options: ResolvedOptions<C>
+  readonly parts: JointParts
+  readonly recorder: Recorder
+  readonly carried: Carried
+}
+
+/** @throws MISCONFIGURED for an unknown or bad option, with a sentence that names it */
+export function assemble<C>(given: SessionTxOptions<C>, environment: Environment = systemEnvironment): Assembly<C> {
+  const options = resolveOptions<C>(given)
+  const { clock } = environment
+  const events = new EventHub()
+  const store = options.store ?? memoryStore()
+  const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie } = options.session
+  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs })
+  warnOfMemory(store.name, events)
+
+  const database = options.pool === undefined ? undefined : openDatabase(options, environment, events)
+  const tickets = options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
+  const activity = new Activity()
+  const hooks = new HookRunner(events, activity)
+  const { backoffBaseMs, backoffMaxMs, deadlineMs, isRetryable, duplicateIsConflict } = options.retry
+  const parts: JointParts = {
+    environment,
+    events,
+    store,
+    broker: database?.broker,
+    tickets,
+    hooks,
+    resolvers: options.resolve,
+    conflicts: { isRetryable, duplicateIsConflict },
+    sizeBytesMax,
+    acquireMs: options.acquireMs,
+    cookieMaxAgeMs: cookie.maxAge,
+    backoff: { backoffBaseMs, backoffMaxMs },
+    deadlineMs,
+    nextId: idMaker(),
+    activity,
+  }
+  const recorder = new Recorder(events, clock, {
+    sessions: () => store.counts(),
+    ...(tickets === undefined ? {} : { tickets: () => tickets.counts }),
+  })
+  const retries = typeof options.retry.retries === 'function' ? DEFAULTS.retry.retries : options.retry.retries
+  let closing: Promise<void> | undefined
+
+  async function close(): Promise<void> {
+    await activity.idle()
+    await database?.close()
+    await store.close()
+    recorder.close()
+  }
+  return {
+    options,
+    parts,
+    recorder,
+    carried: {
+      run: (work, runOptions = {}) => run(parts, work, { ...runOptions, retries, isolation: options.isolation }),
+      stats: () => recorder.stats(),
+      on: (name, listener) => events.on(name, listener),
+      close: () => (closing ??= close()),
+    },
+  }
+}
+
+/** Ids of transactions: unique over processes and restarts, cheap to make. */
+function idMaker(): () => string {
+  const process = newSessionId().slice(0, 10)
+  let count = 0
+  return () => `${process}-${(++count).toString(36)}`
+}
+
+interface Database {
+  readonly broker: (isolation: Isolation) => LeaseBroker
+  close(): Promise<void>
+}
+
+function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, events: EventHub): Database {
+  const pool = corePoolOf(options.pool)
+  const { lockWaitMs } = options
+  const brokers = new Map<Isolation, LeaseBroker>()
+  const broker = (isolation: Isolation): LeaseBroker => {
+    const known = brokers.get(isolation) ?? new LeaseBroker(pool, { isolation, lockWaitMs, clock })
+    brokers.set(isolation, known)
+    return known
+  }
+  const unwatch = options.strayQueries === 'ignore' ? () => {} : watchPool(pool, strayJudge(options.strayQueries, events))
+  return {
+    broker,
+    close: async () => {
+      unwatch()
+      await Promise.all([...brokers.values()].map(one => one.close()))
+    },
+  }
+}
+
+/** The pool used directly inside a request: outside the transaction, and once per attempt. */
+function strayJudge(policy: 'warn' | 'refuse', events: EventHub): (method: 'query' | 'execute' | 'getConnection') => 'allow' | Error {
+  const warned = new Set<string>()
+  return method => {
+    const attempt = current() as JointAttempt | undefined
+    if (attempt === undefined || attempt.transaction.state !== 'active') return 'allow'
+    const route = attempt.request.route()
+    events.emit('stray', { route, method })
+    const message =
+      `pool.${method}() was called inside a request (route ${route}): it is outside of the transaction and repeated ` +
+      'with every attempt. Use ctx.tx.query() or ctx.tx.execute().'
+    if (policy === 'refuse') return new SessionTxError('STRAY_QUERY', message)
+    if (!warned.has(route) && warned.size < ROUTES_WARNED_MAX) {
+      warned.add(route)
+      process.emitWarning(message, 'SessionTxWarning')
+    }
+    return 'allow'
+  }
+}
+
+const ROUTES_WARNED_MAX = 200
+
+function warnOfMemory(store: string, events: EventHub): void {
+  if (store !== 'memory') return
+  if (process.env['NODE_ENV'] === 'production') {
+    process.emitWarning('memoryStore forgets every session when the process ends, and is not shared by processes', 'SessionTxWarning')
+  }
+  const stop = events.on('session:evicted', () => {
+    stop()
+    process.emitWarning('memoryStore is full: live sessions are thrown out (sessionsMax, bytesMax)', 'SessionTxWarning')
+  })
+}
+
+interface RunSetup extends RunOptions {
+  readonly retries: number
+  readonly isolation: Isolation
+}
+
+async function run<T>(
+  parts: JointParts,
+  work: (tx: Tx, session: SessionObject) => Promise<T> | T,
+  { sessionId, retries, isolation }: RunSetup,
+): Promise<T> {
+  if (typeof work !== 'function') throw new TypeError(`tx.run(work) needs a function, got ${typeof work}`)
+  if (sessionId !== undefined && !isSessionId(sessionId)) throw new TypeError('tx.run: sessionId is not the id of a session')
+  let hooksEnd: Promise<void> | undefined
+  const request: JointRequest<T> = {
+    retries: checkRetries(retries),
+    isolation,
+    readOnly: false,
+    route: () => '(run)',
+    sessionId: () => sessionId,
+    reset: () => {},
+    work: async (tx, session) => work(tx, session()),
+    vetoes: () => false,
+    commitsOnError: () => false,
+    notRerunnable: () => undefined,
+    committed: () => {},
+    afterResponse: start => start(),
+    hooksBegun: end => {
+      hooksEnd = end
+    },
+    report: error => process.emitWarning(`a hook of tx.run() failed: ${String(error)}`, 'SessionTxWarning'),
+  }
+  const result = await live(request, parts)
+  await hooksEnd
+  return result
+}

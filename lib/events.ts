@@ -1,0 +1,98 @@
+/**
+ * The things that happen, as a table of payload types, and the hub that tells listeners. Layers emit, metrics and
+ * applications listen; nobody decides anything here. Knows nothing of what the events mean to whoever hears them.
+ */
+import type { ConflictDetails, SessionTxErrorCode } from './errors.js'
+
+/** Common to every event of a transaction. `route` is a router pattern or `(unmatched)`, never a URL. */
+export interface TransactionFacts {
+  /** The transaction's id, the same for all its attempts. */
+  readonly id: string
+  readonly route: string
+  /** Which run of the handler, counted from 1. */
+  readonly attempt: number
+}
+
+/** What was decided after a conflict. */
+export type ConflictDecision = 'rerun' | SessionTxErrorCode
+
+/** Why a request could not be run again. */
+export type NotRerunnableReason = 'body' | 'position' | 'responseStarted' | 'nextCalled'
+
+export interface EventPayloads {
+  begin: TransactionFacts
+  /** An attempt lost a race. `attemptMs` is the work thrown away. */
+  conflict: TransactionFacts & {
+    readonly conflict: ConflictDetails
+    readonly attemptMs: number
+    readonly decision: ConflictDecision
+  }
+  /** The handler is about to run again, as number `attempt`, having waited `waitMs`. */
+  rerun: TransactionFacts & { readonly waitMs: number; readonly waitedFor: 'ticket' | 'backoff' | 'nothing' }
+  /** Both sides are stored. `resolved` names variables that a resolver merged. */
+  commit: TransactionFacts & {
+    readonly durationMs: number
+    /** From the verdict to the decision of every resource; undefined when there was nothing to commit. */
+    readonly commitMs: number | undefined
+    readonly resolved: readonly string[]
+  }
+  /** Neither side is stored, for another reason than a conflict. */
+  rollback: TransactionFacts & {
+    readonly durationMs: number
+    readonly reason: 'error' | 'doom' | 'veto' | 'clientGone'
+  }
+  /** A conflict ended the request: no further attempt was allowed. */
+  refused: TransactionFacts & {
+    readonly durationMs: number
+    readonly code: SessionTxErrorCode
+    readonly notRerunnable?: NotRerunnableReason
+  }
+  /** COMMIT was sent and not answered. */
+  unknown: TransactionFacts & { readonly durationMs: number }
+  /** This request cannot run again, whether or not it will have to. */
+  notRerunnable: { readonly route: string; readonly reason: NotRerunnableReason }
+  /** The configured pool was used directly inside a request. */
+  stray: { readonly route: string; readonly method: 'query' | 'execute' | 'getConnection' }
+  /** Something failed after the outcome was decided; outcome and answer stand. */
+  hookFailed: { readonly id: string; readonly route: string; readonly hook: 'afterCommit' | 'afterRollback' | 'install'; readonly error: unknown }
+  /** A well-formed cookie named a session that the store does not have. */
+  'session:missed': { readonly session: string }
+  'session:expired': { readonly session: string; readonly reason: 'idle' | 'absolute' }
+  'session:destroyed': { readonly session: string }
+  /** A live session was thrown out to stay within memoryStore's bounds. */
+  'session:evicted': { readonly session: string }
+}
+
+export type EventName = keyof EventPayloads
+export type Listener<Name extends EventName> = (payload: EventPayloads[Name]) => void
+
+/** Tells listeners, in the order they came. A listener that throws is reported and never disturbs a request. */
+export class EventHub {
+  readonly #listeners = new Map<EventName, Listener<never>[]>()
+
+  on<Name extends EventName>(name: Name, listener: Listener<Name>): () => void {
+    const present = this.#listeners.get(name) ?? []
+    this.#listeners.set(name, [...present, listener as Listener<never>])
+    return () => {
+      const now = this.#listeners.get(name) ?? []
+      this.#listeners.set(name, now.filter(other => other !== listener))
+    }
+  }
+
+  /** For payloads that would be made on every request. */
+  hears(name: EventName): boolean {
+    return (this.#listeners.get(name)?.length ?? 0) > 0
+  }
+
+  emit<Name extends EventName>(name: Name, payload: EventPayloads[Name]): void {
+    const listeners = this.#listeners.get(name)
+    if (listeners === undefined) return
+    for (const listener of listeners as Listener<Name>[]) {
+      try {
+        listener(payload)
+      } catch (error) {
+        process.emitWarning(`a listener of '${name}' threw: ${String(error)}`, 'SessionTxWarning')
+      }
+    }
+  }
+}

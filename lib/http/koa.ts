@@ -1,0 +1,355 @@
+/**
+ * Koa's side of a request: where we stand in its stack, what runs below us, and how a later attempt gets the same
+ * context again. Koa is typed structurally and never imported. Knows no SQL.
+ *
+ * `next()` works once per request, so the first attempt uses it and later ones run the part of `app.middleware` below
+ * us, composed once per application. Where that part cannot be found (mounted by a router, inside a compose, wrapped by
+ * somebody) there is one attempt only, and a warning that names the remedy.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import compose from 'koa-compose'
+import type Keygrip from 'keygrip'
+import onFinished from 'on-finished'
+import { SessionTxError } from '../errors.js'
+import type { NotRerunnableReason } from '../events.js'
+import type { JointAttempt } from '../joint/attempt.js'
+import { type Isolation, type JointParts, type JointRequest, live } from '../joint/life.js'
+import type { Tx } from '../joint/tx.js'
+import type { SessionObject } from '../session/session-object.js'
+import { current } from '../transaction/current.js'
+import { keygripOf, type SessionCookie, type Signer } from './cookie.js'
+import { Pristine } from './pristine.js'
+import { hasBody, ReplayableRequest } from './replayable-request.js'
+
+/** What we use of Koa's context. */
+export interface KoaContext {
+  readonly app: { readonly middleware: readonly KoaMiddleware[]; readonly keys?: unknown; emit(event: string, ...args: unknown[]): unknown }
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly request: object
+  readonly response: object
+  readonly secure: boolean
+  readonly method: string
+  readonly path: string
+  status: number
+  state: object
+  body: unknown
+  respond?: boolean
+}
+
+export type KoaNext = () => Promise<unknown>
+/** A method, so that Koa's own, wider middleware types fit in both directions. */
+export type KoaMiddleware = { bivariant(ctx: KoaContext, next: KoaNext): unknown }['bivariant']
+
+/** What one route may set for itself. */
+export interface RouteOptions {
+  readonly retries?: number | undefined
+  readonly isolation?: Isolation | undefined
+  readonly readOnly?: boolean | undefined
+}
+
+export interface KoaSetup {
+  readonly parts: JointParts
+  readonly cookie: SessionCookie
+  /** Undefined: `app.keys` of the application that the request belongs to. */
+  readonly keys: readonly string[] | Signer | undefined
+  readonly requestBytesMax: number
+  readonly isolation: Isolation
+  readonly retries: (ctx: KoaContext) => number
+  readonly readOnly: ((ctx: KoaContext) => boolean) | undefined
+  readonly skip: ((ctx: KoaContext) => boolean) | undefined
+  readonly veto: ((ctx: KoaContext) => boolean) | undefined
+  readonly commitOnError: ((error: unknown, ctx: KoaContext) => boolean) | undefined
+}
+
+const REQUEST: unique symbol = Symbol('session-tx.request')
+/** Survives wrappers that copy properties, where identity does not. */
+const MARK: unique symbol = Symbol.for('session-tx.middleware')
+const SERVER_ERROR_STATUS_MIN = 500
+
+interface Carrier {
+  [REQUEST]?: KoaRequest
+}
+interface Marked {
+  [MARK]?: symbol
+  readonly __original?: unknown
+}
+
+/** The middleware for `app.use(…)`: everything below it is one joint transaction per request, run again on conflict. */
+export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
+  const identity = Symbol('session-tx')
+  const downstream = new Downstream(identity)
+  function sessionTx(ctx: KoaContext, next: KoaNext): Promise<unknown> {
+    if (isInside(ctx) || setup.skip?.(ctx) === true) return next()
+    const below = setup.retries(ctx) === 0 ? undefined : downstream.of(ctx)
+    const first = (): Promise<unknown> => next()
+    const position = below === undefined ? 'position' : undefined
+    const request = new KoaRequest(ctx, setup, {}, { first, again: below && (() => below(ctx)), cannot: () => position })
+    return request.live()
+  }
+  Object.defineProperty(sessionTx, MARK, { value: identity, enumerable: true })
+  return sessionTx
+}
+
+/** One handler as one joint transaction: for a route, or where `app.use` cannot find what stands below it. */
+export function koaTransactional(setup: KoaSetup, handler: KoaMiddleware, options: RouteOptions): KoaMiddleware {
+  return function transactional(ctx, next) {
+    if (isInside(ctx)) return handler(ctx, next)
+    let nextCalled = false
+    const once = (): Promise<unknown> => {
+      nextCalled = true
+      return next()
+    }
+    const run = async (): Promise<unknown> => handler(ctx, once)
+    const cannot = (): NotRerunnableReason | undefined => (nextCalled ? 'nextCalled' : undefined)
+    return new KoaRequest(ctx, setup, options, { first: run, again: run, cannot }).live()
+  }
+}
+
+/** Mounted twice, the inner one is a no-op. */
+function isInside(ctx: KoaContext): boolean {
+  return (ctx as Carrier)[REQUEST] !== undefined
+}
+
+/** Finds and composes what stands below us, once per application and again when its stack has grown. */
+class Downstream {
+  readonly #identity: symbol
+  readonly #known = new WeakMap<object, { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }>()
+  #warned = false
+
+  constructor(identity: symbol) {
+    this.#identity = identity
+  }
+
+  of({ app }: KoaContext): ((ctx: KoaContext) => Promise<unknown>) | undefined {
+    const { middleware } = app
+    let known = this.#known.get(app)
+    if (known === undefined || known.length !== middleware.length) {
+      const place = middleware.findIndex(other => this.#isUs(other))
+      const below = place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
+      known = { length: middleware.length, below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined }
+      this.#known.set(app, known)
+      if (place < 0) this.#warn()
+    }
+    return known.below
+  }
+
+  #isUs(other: unknown): boolean {
+    const marked = other as Marked
+    if (marked[MARK] === this.#identity) return true
+    return (marked.__original as Marked | undefined)?.[MARK] === this.#identity
+  }
+
+  #warn(): void {
+    if (this.#warned) return
+    this.#warned = true
+    process.emitWarning(
+      'session-tx cannot find what stands below it, so requests run once and a lost race is answered with 503. ' +
+        'It is probably mounted by a router, inside compose([...]) or in a mounted app: mount it with app.use(…) of the ' +
+        'outermost application, or wrap handlers: router.post(path, tx.transactional(handler)).',
+      'SessionTxWarning',
+    )
+  }
+}
+
+interface Runs {
+  readonly first: () => Promise<unknown>
+  /** Undefined: the request cannot run again. */
+  readonly again: (() => Promise<unknown>) | undefined
+  readonly cannot: () => NotRerunnableReason | undefined
+}
+
+/** One request of Koa's, as joint/life.ts wants it. */
+class KoaRequest implements JointRequest<unknown> {
+  readonly retries: number
+  readonly isolation: Isolation
+  readonly readOnly: boolean
+  readonly #ctx: KoaContext
+  readonly #setup: KoaSetup
+  readonly #runs: Runs
+  readonly #keys: Keygrip | undefined
+  readonly #body: ReplayableRequest | undefined
+  #pristine: Pristine | undefined
+  #state: object | undefined
+  #parsed: Parsed | undefined
+  #attempt: JointAttempt | undefined
+  #id: { readonly id: string | undefined } | undefined
+  #unreplayable = false
+
+  constructor(ctx: KoaContext, setup: KoaSetup, options: RouteOptions, runs: Runs) {
+    this.#ctx = ctx
+    this.#setup = setup
+    this.#runs = runs
+    this.retries = options.retries ?? setup.retries(ctx)
+    this.isolation = options.isolation ?? setup.isolation
+    this.readOnly = options.readOnly ?? setup.readOnly?.(ctx) ?? false
+    this.#keys = keysOf(setup, ctx)
+    installAccessors(ctx)
+    Object.defineProperty(ctx, REQUEST, { value: this, configurable: true, enumerable: false })
+    this.#body = this.#mayRunAgain && hasBody(ctx.req) ? new ReplayableRequest(ctx.req, setup.requestBytesMax) : undefined
+  }
+
+  get #mayRunAgain(): boolean {
+    return this.retries > 0 && this.#runs.again !== undefined
+  }
+
+  async live(): Promise<unknown> {
+    const { parts } = this.#setup
+    if (this.#mayRunAgain) this.#remember()
+    try {
+      return await live(this, parts, attempt => {
+        this.#attempt = attempt
+      })
+    } finally {
+      const reason = this.retries > 0 ? this.notRerunnable() : undefined
+      if (reason !== undefined) parts.events.emit('notRerunnable', { route: this.route(), reason })
+    }
+  }
+
+  #remember(): void {
+    const { req, res, request, response, state } = this.#ctx
+    this.#pristine = new Pristine(req, res, [this.#ctx, request, response])
+    this.#state = { ...state }
+    this.#parsed = parsedAbove(request)
+  }
+
+  /** The attempt that the code calling us belongs to: work of an ended one must not reach the next. */
+  get attempt(): JointAttempt | undefined {
+    const running = current() as JointAttempt | undefined
+    return running !== undefined && running.request === this ? running : this.#attempt
+  }
+
+  readonly route = (): string => {
+    const { _matchedRoute: matched } = this.#ctx as { _matchedRoute?: unknown }
+    return matched === undefined || matched === null ? '(unmatched)' : String(matched)
+  }
+
+  readonly sessionId = (): string | undefined => {
+    const { req, res } = this.#ctx
+    this.#id ??= { id: this.#setup.cookie.read(req, res, this.#keys) }
+    return this.#id.id
+  }
+
+  work(): Promise<unknown> {
+    const { first, again } = this.#runs
+    return this.#attempt?.tx.attempt === 1 || again === undefined ? first() : again()
+  }
+
+  /** Everything of the failed attempt is gone, and the body can be read again. */
+  async reset(): Promise<void> {
+    discardStream(this.#ctx.body)
+    this.#pristine?.restore()
+    this.#ctx.state = { ...this.#state }
+    this.#parsed?.restore()
+    if (this.#body !== undefined && !(await this.#body.rewind())) {
+      this.#unreplayable = true
+      const message = 'the request body could not be read again: it is larger than hold.requestBytesMax, or broke off'
+      throw new SessionTxError('NOT_RERUNNABLE', message)
+    }
+  }
+
+  notRerunnable(): NotRerunnableReason | undefined {
+    const { res, respond } = this.#ctx
+    if (res.headersSent || (respond === false && res.writableEnded)) return 'responseStarted'
+    if (this.#unreplayable || this.#body?.overLimit === true) return 'body'
+    return this.#runs.cannot()
+  }
+
+  vetoes(): boolean {
+    const { veto } = this.#setup
+    return veto === undefined ? this.#ctx.status >= SERVER_ERROR_STATUS_MIN : veto(this.#ctx)
+  }
+
+  commitsOnError(error: unknown): boolean {
+    return this.#setup.commitOnError?.(error, this.#ctx) ?? false
+  }
+
+  readonly watchClient = (gone: () => void): (() => void) => {
+    const { res } = this.#ctx
+    if (res.closed && !res.writableFinished) gone()
+    const onClose = (): void => {
+      if (!res.writableFinished) gone()
+    }
+    res.once('close', onClose)
+    this.#pristine?.keep(onClose)
+    return () => res.removeListener('close', onClose)
+  }
+
+  committed(attempt: JointAttempt): void {
+    const used = attempt.usedSession
+    const { req, res, secure } = this.#ctx
+    if (used === undefined || res.headersSent) return
+    const { cookie } = this.#setup
+    const { change } = used
+    if (change.kind === 'set') cookie.write(req, res, this.#keys, secure, change)
+    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, secure)
+  }
+
+  afterResponse(start: () => void): void {
+    onFinished(this.#ctx.res, () => start())
+  }
+
+  report(error: unknown): void {
+    this.#ctx.app.emit('error', error, this.#ctx)
+  }
+}
+
+/** A body that something above us has parsed: each attempt gets a copy, since handlers change it. */
+interface Parsed {
+  restore(): void
+}
+
+function parsedAbove(request: object): Parsed | undefined {
+  const { body } = request as { body?: unknown }
+  if (typeof body !== 'object' || body === null) return undefined
+  const kept: unknown = structuredClone(body)
+  return {
+    restore: () => {
+      ;(request as { body?: unknown }).body = structuredClone(kept)
+    },
+  }
+}
+
+/** A stream that nobody will read: a late error must not end the process, so it is heard before it is destroyed. */
+function discardStream(body: unknown): void {
+  if (typeof body !== 'object' || body === null) return
+  const { once, destroy } = body as { once?: unknown; destroy?: unknown }
+  if (typeof once !== 'function' || typeof destroy !== 'function') return
+  once.call(body, 'error', () => {})
+  destroy.call(body)
+}
+
+const keysOfApps = new WeakMap<object, Keygrip | undefined>()
+
+function keysOf({ keys }: KoaSetup, { app }: KoaContext): Keygrip | undefined {
+  const configured = (keys ?? app.keys) as readonly string[] | Signer | undefined
+  if (configured === undefined || typeof configured !== 'object') return undefined
+  if (!keysOfApps.has(configured)) keysOfApps.set(configured, keygripOf(configured))
+  return keysOfApps.get(configured)
+}
+
+/** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */
+function installAccessors(ctx: KoaContext): void {
+  const prototype: unknown = Object.getPrototypeOf(ctx)
+  if (typeof prototype !== 'object' || prototype === null || Object.hasOwn(prototype, REQUEST)) return
+  Object.defineProperties(prototype, {
+    [REQUEST]: { value: undefined, writable: true, configurable: true },
+    tx: {
+      configurable: true,
+      get(this: Carrier): Tx | undefined {
+        return this[REQUEST]?.attempt?.tx
+      },
+    },
+    session: {
+      configurable: true,
+      get(this: Carrier): SessionObject | undefined {
+        return this[REQUEST]?.attempt?.session
+      },
+      set(this: Carrier, value: unknown) {
+        const attempt = this[REQUEST]?.attempt
+        if (attempt === undefined) throw new SessionTxError('NO_TRANSACTION', 'ctx.session was set outside of session-tx')
+        attempt.session = value
+      },
+    },
+  })
+}

@@ -1,0 +1,124 @@
+/**
+ * The public entry for Koa: every export listed by name. Express has its own. Nothing is decided here.
+ */
+import { assemble, type Carried, type RunOptions } from './assembly.js'
+import { SessionCookie } from './http/cookie.js'
+import {
+  type KoaContext,
+  type KoaMiddleware,
+  koaMiddleware,
+  type KoaSetup,
+  koaTransactional,
+  type RouteOptions,
+} from './http/koa.js'
+import { koaMetrics } from './http/koa-metrics.js'
+import type { JointAttempt } from './joint/attempt.js'
+import type { Tx } from './joint/tx.js'
+import type { MetricsOptions } from './metrics/endpoint.js'
+import { checkRetries } from './option-rules.js'
+import type { SessionTxOptions } from './options.js'
+import type { SessionMembers } from './session/session-object.js'
+import type { Environment } from './transaction/clock.js'
+import { current } from './transaction/current.js'
+
+/** Declare your variables here: `declare module 'session-tx' { interface SessionData { cart?: string[] } }`. */
+// oxlint-disable-next-line no-empty-object-type -- open to declaration merging
+export interface SessionData {}
+
+/** `ctx.session`: the declared variables, any others, and the members beside them. */
+export type Session = SessionData & SessionMembers & { [variable: string]: unknown }
+
+/** For `new Koa<DefaultState, SessionTxContext>()`. */
+export interface SessionTxContext {
+  /** Assign null to end the session, an object to replace it. */
+  session: Session
+  readonly tx: Tx
+}
+
+export interface SessionTx extends KoaMiddleware {}
+export interface SessionTx extends Omit<Carried, 'run'> {
+  run<T>(work: (tx: Tx, session: Session) => Promise<T> | T, options?: RunOptions): Promise<T>
+  /**
+   * One handler as one joint transaction, where `app.use(tx)` is too much or cannot see what stands below it.
+   *
+   * @example
+   * router.post('/buy', tx.transactional(buy, { retries: 5 }))
+   */
+  transactional(handler: KoaMiddleware, options?: RouteOptions): KoaMiddleware
+  /**
+   * Answers `/_tx/stats.json` and `/_tx/metrics` (Prometheus). Mount it above the rest.
+   * @throws MISCONFIGURED under NODE_ENV=production without `allow`
+   */
+  metrics(options?: MetricsOptions<KoaContext>): KoaMiddleware
+}
+
+/**
+ * Koa middleware: every request below it is one joint transaction over its session and InnoDB, run again when another
+ * request won the race.
+ *
+ * @param environment clock and randomness, for tests
+ * @throws MISCONFIGURED for an unknown or bad option, with a sentence that names it
+ *
+ * @example
+ * app.use(sessionTx({ pool: mysql.createPool({ uri }) }))
+ */
+export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environment?: Environment): SessionTx {
+  const { options: resolved, parts, recorder, carried } = assemble<KoaContext>(options, environment)
+  const { session, retry, hold, isolation, skip, veto, commitOnError, readOnly, keys } = resolved
+  const { retries } = retry
+  const setup: KoaSetup = {
+    parts,
+    cookie: new SessionCookie(session.cookieName, session.cookie),
+    keys,
+    requestBytesMax: hold.requestBytesMax,
+    isolation,
+    retries: typeof retries === 'function' ? ctx => checkRetries(retries(ctx)) : () => retries,
+    readOnly,
+    skip,
+    veto,
+    commitOnError,
+  }
+  return Object.assign(koaMiddleware(setup), carried, {
+    transactional: (handler: KoaMiddleware, route: RouteOptions = {}) => koaTransactional(setup, handler, route),
+    metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) => koaMetrics(metricsOptions, recorder),
+  }) as SessionTx
+}
+
+/** The transaction of the attempt that is running here, or undefined. */
+export function currentTx(): Tx | undefined {
+  return (current() as JointAttempt | undefined)?.tx
+}
+
+export { isConflict } from './joint/conflicts.js'
+export {
+  type ConflictDetails,
+  type ConflictKind,
+  SessionTxError,
+  type SessionTxErrorCode,
+} from './errors.js'
+export type { ConflictDecision, EventName, EventPayloads, Listener, NotRerunnableReason, TransactionFacts } from './events.js'
+export type { SessionTxOptions } from './options.js'
+export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
+export { type Resolver, resolvers } from './session/resolvers.js'
+export type { SessionMembers } from './session/session-object.js'
+export type {
+  Claim,
+  Disturbance,
+  LostPart,
+  OpenSession,
+  SessionPart,
+  SessionSnapshot,
+  SessionStore,
+  SessionWrite,
+  Settled,
+  StoreCounts,
+  StoreSettings,
+  StoredVariable,
+} from './session/store.js'
+export type { MaybePromise, OnePhaseResource, Resource, TwoPhaseResource } from './transaction/resource.js'
+export type { MetricsOptions } from './metrics/endpoint.js'
+export type { Stats } from './metrics/stats.js'
+export type { KoaContext, KoaMiddleware, KoaNext, RouteOptions } from './http/koa.js'
+export type { RunOptions } from './assembly.js'
+export type { Clock, Environment, Timer } from './transaction/clock.js'
+export type { Tx }

@@ -1,0 +1,202 @@
+/**
+ * One attempt put together: a transaction with a session, a MySQL resource and the joint snapshot between them. All of
+ * it is made on first use, so an attempt that touches nothing costs next to nothing. Knows no HTTP.
+ */
+import { SessionTxError } from '../errors.js'
+import { MysqlResource } from '../mysql/resource.js'
+import { DraftScope } from '../session/draft.js'
+import { sessionKey, shownKey } from '../session/identity.js'
+import { SessionResource } from '../session/resource.js'
+import { type SessionObject, sessionObject } from '../session/session-object.js'
+import type { OpenSession } from '../session/store.js'
+import { WorkingCopy } from '../session/working-copy.js'
+import type { Interrupt } from '../transaction/interrupt.js'
+import { isPending } from '../transaction/resource.js'
+import type { AttemptOrder } from '../transaction/retry.js'
+import { Transaction } from '../transaction/transaction.js'
+import { recognise } from './conflicts.js'
+import type { JointParts, JointRequest } from './life.js'
+import { JointSnapshot } from './snapshot.js'
+import { Tx } from './tx.js'
+
+export interface AttemptSetup {
+  readonly parts: JointParts
+  readonly request: JointRequest<unknown>
+  readonly order: AttemptOrder
+  readonly interrupt: Interrupt
+  readonly id: () => string
+  /** An earlier attempt of the request had the session open; if it is gone now, it died under the request. */
+  readonly knewSession: boolean
+  /** The request cannot run again: open session and rows at one instant. */
+  readonly opensTogether: boolean
+}
+
+/** What the client has to be told once the attempt has committed. */
+export type CookieChange =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'set'; readonly id: string; readonly maxAge: number | undefined }
+  | { readonly kind: 'clear' }
+
+class SessionSide {
+  readonly copy: WorkingCopy
+  readonly resource: SessionResource
+  readonly object: SessionObject
+  readonly #cookie: { maxAge: number | undefined }
+  readonly #maxAge: number | undefined
+
+  constructor(copy: WorkingCopy, resource: SessionResource, maxAge: number | undefined) {
+    this.copy = copy
+    this.resource = resource
+    this.#maxAge = maxAge
+    this.#cookie = { maxAge }
+    this.object = sessionObject(copy, this.#cookie)
+  }
+
+  get change(): CookieChange {
+    const { copy, resource } = this
+    const { maxAge } = this.#cookie
+    const plan = resource.committedPlan
+    if (plan?.newId !== undefined) return { kind: 'set', id: plan.newId, maxAge }
+    if (plan?.endsOld === true) return { kind: 'clear' }
+    // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
+    const moved = plan !== undefined || resource.touched
+    const again = maxAge !== this.#maxAge || (maxAge !== undefined && moved)
+    return again && copy.opened !== undefined ? { kind: 'set', id: copy.id, maxAge } : { kind: 'none' }
+  }
+}
+
+export class JointAttempt {
+  readonly #setup: AttemptSetup
+  readonly transaction: Transaction
+  readonly tx: Tx
+  #session: SessionSide | undefined
+  #mysql: MysqlResource | undefined
+  #drafts: DraftScope | undefined
+
+  constructor(setup: AttemptSetup) {
+    this.#setup = setup
+    const { parts, interrupt, order, request, id } = setup
+    this.transaction = new Transaction({ id, clock: parts.environment.clock, interrupt })
+    const attempt = this
+    this.tx = new Tx({
+      transaction: this.transaction,
+      order,
+      interrupt,
+      retries: request.retries,
+      get mysql() {
+        return attempt.#mysqlSide()
+      },
+      workingCopy: () => this.#sessionSide().copy,
+    })
+  }
+
+  /** Whose attempt this is. */
+  get request(): JointRequest<unknown> {
+    return this.#setup.request
+  }
+
+  get session(): SessionObject {
+    return this.#sessionSide().object
+  }
+  /** `ctx.session = …`: null ends the session, an object replaces it. */
+  set session(value: unknown) {
+    const { copy } = this.#sessionSide()
+    if (value === null || value === undefined) copy.destroy()
+    else if (typeof value === 'object' && !Array.isArray(value)) copy.replace({ ...value })
+    else throw new TypeError(`a session can be null or an object, got ${Array.isArray(value) ? 'an array' : typeof value}`)
+  }
+
+  /** The session's side if the attempt used it. */
+  get usedSession(): SessionSide | undefined {
+    return this.#session
+  }
+  get knowsSession(): boolean {
+    return this.#setup.knewSession || this.#session?.copy.opened !== undefined
+  }
+
+  #sessionSide(): SessionSide {
+    this.#session ??= this.#openSession()
+    return this.#session
+  }
+
+  #openSession(): SessionSide {
+    const { parts, request, knewSession } = this.#setup
+    const id = request.sessionId()
+    const opened = id === undefined ? undefined : this.#open(id, knewSession)
+    const drafts = new DraftScope()
+    this.#drafts = drafts
+    const copy = new WorkingCopy({
+      store: parts.store.name,
+      opened,
+      id,
+      bereaved: knewSession && opened === undefined,
+      drafts,
+      assertWritable: () => this.#assertWritable(),
+      lose: conflict => this.transaction.lose(conflict),
+    })
+    const resource = new SessionResource({
+      store: parts.store,
+      copy,
+      drafts,
+      resolvers: parts.resolvers,
+      sizeBytesMax: parts.sizeBytesMax,
+      validatesReads: request.isolation === 'serializable',
+      route: request.route,
+    })
+    if (this.transaction.state === 'active' && this.transaction.conflict === undefined) this.transaction.enlist(resource)
+    else opened?.release()
+    return new SessionSide(copy, resource, parts.cookieMaxAgeMs)
+  }
+
+  #open(id: string, known: boolean): OpenSession | undefined {
+    const { store, events } = this.#setup.parts
+    const key = sessionKey(id)
+    const opened = store.open(key)
+    if (opened !== undefined && isPending(opened)) {
+      throw new TypeError(`store '${store.name}' is not local; this version opens sessions synchronously`)
+    }
+    if (opened === undefined && !known) events.emit('session:missed', { session: shownKey(key) })
+    return opened
+  }
+
+  #assertWritable(): void {
+    this.transaction.assertUsable()
+    if (this.#setup.request.readOnly) throw new SessionTxError('READ_ONLY', 'a read-only transaction cannot write to the session')
+  }
+
+  #mysqlSide(): MysqlResource | undefined {
+    const { parts, request, opensTogether } = this.#setup
+    const { broker } = parts
+    if (broker === undefined || this.#mysql !== undefined) return this.#mysql
+    const { transaction } = this
+    const leases = broker(request.isolation)
+    // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
+    const torn = request.isolation !== 'read committed' && request.sessionId() !== undefined
+    const observer = new JointSnapshot({
+      copy: torn ? this.#sessionSide().copy : undefined,
+      opensTogether,
+      opensView: (schema, table) => leases.engines.opensView(schema, table),
+      lose: conflict => transaction.lose(conflict),
+    })
+    this.#mysql = new MysqlResource({
+      broker: leases,
+      acquireMs: parts.acquireMs,
+      clock: parts.environment.clock,
+      transaction,
+      observer,
+      readOnly: request.readOnly,
+      recognise: (error, flavour) => recognise(error, flavour, parts.conflicts),
+    })
+    return this.#mysql
+  }
+
+  /** Takes the connection now and opens session and rows at one instant. */
+  async openTogether(): Promise<void> {
+    await this.#mysqlSide()?.open()
+  }
+
+  /** From now on drafts can be read, for rendering, but not written. */
+  close(): void {
+    this.#drafts?.close(() => this.transaction.closedError())
+  }
+}

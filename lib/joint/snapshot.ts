@@ -1,0 +1,111 @@
+/**
+ * The joint snapshot: no request may see one side before a joint commit and the other side after it, although the
+ * session's snapshot and InnoDB's read view open at two moments. Watches the statements of one attempt and keeps its
+ * working copy in step. Knows the session and the statements; knows no HTTP. (Rules and figures: ARCHITECTURE.md.)
+ *
+ *   view      meaning                                                          a statement's sending   its answer
+ *   closed    no read view: nothing sent, or only statements that open none    snapshot moves to now   check
+ *   maybe     a statement may have opened it without our being able to tell    –                       check
+ *   open      a plain SELECT returned a row of an InnoDB table                 –                       –
+ *
+ * With locking reads (`serializable`, and `snapshot` on a server without snapshot isolation) rows are always current,
+ * so the view counts as closed for ever. The snapshot never moves while a statement is on its way: the one sent first
+ * may be the one that opened the view.
+ */
+import type { SessionTxError } from '../errors.js'
+import type { FieldPacket } from '../mysql/driver.js'
+import type { Lease } from '../mysql/lease.js'
+import type { MysqlResource, StatementObserver } from '../mysql/resource.js'
+import type { StatementFacts } from '../mysql/statement.js'
+import { isPending } from '../transaction/resource.js'
+import type { WorkingCopy } from '../session/working-copy.js'
+
+export interface JointSnapshotSetup {
+  /** Undefined where no session can be torn: no cookie, or a level that promises nothing. */
+  readonly copy: WorkingCopy | undefined
+  /** Open both at one instant before the first statement: the request cannot be run again. */
+  readonly opensTogether: boolean
+  /** Whether a row of this table can only have come from a read view. */
+  readonly opensView: (schema: string, table: string) => boolean
+  readonly lose: (conflict: SessionTxError) => void
+}
+
+export class JointSnapshot implements StatementObserver {
+  readonly #setup: JointSnapshotSetup
+  #view: 'closed' | 'maybe' | 'open' = 'closed'
+  #lockingReads = false
+  #inFlight = 0
+
+  constructor(setup: JointSnapshotSetup) {
+    this.#setup = setup
+  }
+
+  opening(resource: MysqlResource, lease: Lease): Promise<void> | undefined {
+    this.#lockingReads = !lease.server.rowSnapshot
+    if (!this.#setup.opensTogether || this.#lockingReads) return undefined
+    const { copy } = this.#setup
+    return copy?.opened === undefined ? undefined : this.#openTogether(copy, resource)
+  }
+
+  /** Lets nobody commit to the session while the view opens, then takes the snapshot; waits for no row lock. */
+  async #openTogether(copy: WorkingCopy, resource: MysqlResource): Promise<void> {
+    const pause = copy.opened?.pause()
+    const resume = pause !== undefined && isPending(pause) ? await pause : pause
+    try {
+      await resource.control('START TRANSACTION WITH CONSISTENT SNAPSHOT')
+      if (!copy.advance()) this.#check(copy)
+      this.#view = 'open'
+    } finally {
+      resume?.()
+    }
+  }
+
+  sending(): void {
+    const { copy } = this.#setup
+    if (copy?.opened === undefined || this.#view === 'open') return
+    if (this.#view === 'closed' && this.#inFlight === 0) copy.advance()
+    this.#inFlight += 1
+  }
+
+  answered(facts: StatementFacts, rows: unknown, fields: readonly FieldPacket[] | undefined): void {
+    const { copy } = this.#setup
+    if (copy?.opened === undefined || this.#view === 'open') return
+    this.#inFlight -= 1
+    this.#check(copy)
+    if (this.#lockingReads) return
+    if (facts.plainSelect && this.#showsView(rows, fields)) this.#view = 'open'
+    else if (!facts.opensNoView) this.#view = 'maybe'
+  }
+
+  failed(): void {
+    if (this.#setup.copy?.opened === undefined || this.#view === 'open') return
+    this.#inFlight -= 1
+    if (!this.#lockingReads) this.#view = 'maybe'
+  }
+
+  #check(copy: WorkingCopy): void {
+    const conflict = copy.checkSinceSnapshot()
+    if (conflict === undefined) return
+    this.#setup.lose(conflict)
+    throw conflict
+  }
+
+  #showsView(rows: unknown, fields: readonly FieldPacket[] | undefined): boolean {
+    if (!Array.isArray(rows) || rows.length === 0 || fields === undefined) return false
+    return fields.some(({ schema, db, orgTable }) => this.#setup.opensView(schema ?? db ?? '', orgTable))
+  }
+
+  ended(): void {
+    this.#view = 'closed'
+    this.#inFlight = 0
+  }
+
+  /** Going back to a savepoint older than the view drops the view; statements in flight were waited for. */
+  savepoint(): () => void {
+    const view = this.#view
+    return () => {
+      this.#view = view
+      this.#inFlight = 0
+    }
+  }
+}

@@ -1,0 +1,275 @@
+/**
+ * InnoDB as a participant of a transaction (the contract is transaction/resource.ts): the one-phase resource that
+ * decides. Takes a leased connection at the first statement of an attempt and never before. Knows no session and no
+ * HTTP; who must know when statements are sent and answered is told through a {@link StatementObserver}.
+ *
+ * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
+ * transaction, or that a statement left something on, is destroyed.
+ */
+import { attachError, conflictError, SessionTxError } from '../errors.js'
+import type { Clock } from '../transaction/clock.js'
+import type { OnePhaseResource } from '../transaction/resource.js'
+import type { Transaction } from '../transaction/transaction.js'
+import type { FieldPacket, StatementOptions } from './driver.js'
+import { atCommit, type Flavour, type Sticky } from './errors.js'
+import type { Lease, LeaseBroker } from './lease.js'
+import { Statement } from './running-statement.js'
+import { type StatementFacts, statementFacts } from './statement.js'
+
+/** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
+export interface StatementObserver {
+  /** Right before the first statement, with the connection at hand. */
+  opening(resource: MysqlResource, lease: Lease): Promise<void> | undefined
+  sending(facts: StatementFacts): void
+  answered(facts: StatementFacts, rows: unknown, fields: readonly FieldPacket[] | undefined): void
+  failed(): void
+  /** The database's transaction is over; the next statement opens another one. */
+  ended(): void
+  /** Marks the present state; the function is called when the database went back to it. */
+  savepoint(): () => void
+}
+
+export interface MysqlResourceSetup {
+  readonly broker: LeaseBroker
+  readonly acquireMs: number
+  readonly clock: Clock
+  readonly transaction: Transaction
+  readonly observer: StatementObserver
+  readonly readOnly: boolean
+  /** The one question of retryability (joint/conflicts.ts). */
+  recognise(error: unknown, flavour: Flavour): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
+}
+
+export type StatementMethod = 'query' | 'execute'
+
+/** How long a rollback waits for statements still running before it gives the connection up. */
+const RUNNING_MS_MAX = 2_500
+
+export class MysqlResource implements OnePhaseResource {
+  readonly phases = 1
+  readonly name = 'mysql'
+  readonly #setup: MysqlResourceSetup
+  #lease: Lease | undefined
+  #leasing: Promise<Lease> | undefined
+  #over = false
+  /** The connection must not be used again. */
+  #spoilt = false
+  #sent = 0
+  #savepoints = 0
+  readonly #running = new Set<Statement<unknown>>()
+  readonly #failed: Statement<unknown>[] = []
+
+  constructor(setup: MysqlResourceSetup) {
+    this.#setup = setup
+  }
+
+  /** Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. */
+  run(method: StatementMethod, sql: string | StatementOptions, values: unknown): Promise<[unknown, FieldPacket[] | undefined]> {
+    const statement = new Statement<[unknown, FieldPacket[] | undefined]>(() => this.#start(method, sql, values))
+    this.#running.add(statement)
+    statement.settled(failed => {
+      this.#running.delete(statement)
+      if (failed) this.#failed.push(statement)
+    })
+    return statement
+  }
+
+  async #start(
+    method: StatementMethod,
+    sql: string | StatementOptions,
+    values: unknown,
+  ): Promise<[unknown, FieldPacket[] | undefined]> {
+    const { transaction, observer } = this.#setup
+    transaction.assertUsable()
+    const lease = this.#lease ?? (await this.#takeLease())
+    transaction.assertUsable()
+    const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
+    if (facts.dirties) this.#spoilt = true
+    observer.sending(facts)
+    return this.#send(lease, method, sql, values, facts)
+  }
+
+  #takeLease(): Promise<Lease> {
+    this.#leasing ??= this.#lend()
+    return this.#leasing
+  }
+
+  async #lend(): Promise<Lease> {
+    const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
+    transaction.enlist(this)
+    this.#over = false
+    const lease = await broker.acquire(acquireMs).catch((error: unknown) => {
+      throw this.#noted(error, false)
+    })
+    if (this.#over) {
+      lease.release()
+      throw transaction.closedError()
+    }
+    this.#lease = lease
+    if (readOnly) await this.control('START TRANSACTION READ ONLY')
+    await observer.opening(this, lease)
+    return lease
+  }
+
+  /** Takes the connection now, without a statement. */
+  async open(): Promise<void> {
+    await this.#takeLease()
+  }
+
+  /** A statement of our own, which nobody observes. */
+  control(sql: string): Promise<void> {
+    const lease = this.#lease
+    if (lease === undefined) throw new TypeError('there is no connection yet')
+    this.#sent += 1
+    return new Promise((resolve, reject) => {
+      lease.connection.query(sql, error => {
+        if (error === null) resolve()
+        else reject(this.#noted(error, false))
+      })
+    })
+  }
+
+  #send(
+    lease: Lease,
+    method: StatementMethod,
+    sql: string | StatementOptions,
+    values: unknown,
+    facts: StatementFacts,
+  ): Promise<[unknown, FieldPacket[] | undefined]> {
+    const { observer } = this.#setup
+    this.#sent += 1
+    return new Promise((resolve, reject) => {
+      const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
+        try {
+          if (error === null) {
+            observer.answered(facts, rows, fields as FieldPacket[] | undefined)
+            resolve([rows, fields as FieldPacket[] | undefined])
+          } else {
+            observer.failed()
+            reject(this.#noted(error, facts.nowait))
+          }
+        } catch (conflict) {
+          reject(conflict)
+        }
+      }
+      const { connection } = lease
+      if (values === undefined) connection[method](sql, onAnswer)
+      else connection[method](sql, values, onAnswer)
+    })
+  }
+
+  /**
+   * Recognises a conflict where it is thrown, before any rollback: the attempt has lost even if the handler catches
+   * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
+   */
+  #noted(error: unknown, nowait: boolean): unknown {
+    if (isFatal(error)) this.#spoilt = true
+    const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
+    if (recognised === undefined) return error
+    const { conflict, sticky } = recognised
+    if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
+    return error
+  }
+
+  /** Waits for statements in flight; one that failed and was never awaited fails the commit. */
+  async settle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all([...this.#running].map(statement => statement.end))
+    const unheard = this.#failed.find(statement => !statement.awaited)
+    if (unheard !== undefined) throw unheard.error
+  }
+
+  async commit(): Promise<void> {
+    const lease = this.#lease
+    this.#over = true
+    if (lease === undefined) return
+    try {
+      if (this.#sent > 0) await this.control('COMMIT')
+    } catch (error) {
+      throw this.#commitFailed(lease, error)
+    }
+    this.#letGo()
+  }
+
+  #commitFailed(lease: Lease, error: unknown): unknown {
+    const verdict = atCommit(error, lease.server.flavour)
+    if (verdict !== 'unknown') {
+      const recognised = this.#setup.recognise(error, lease.server.flavour)
+      if (recognised !== undefined) return recognised.conflict
+      const details = { kind: 'connection', store: this.name } as const
+      return verdict === 'neverSent' ? conflictError('the connection was lost before COMMIT', details, error) : error
+    }
+    this.abandon()
+    const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
+    const transactionId = this.#setup.transaction.id
+    return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, { cause: error, transactionId })
+  }
+
+  abandon(): void {
+    this.#over = true
+    this.#spoilt = true
+    this.#letGo()
+  }
+
+  async rollback(): Promise<void> {
+    this.#over = true
+    const lease = this.#lease
+    if (lease === undefined) return
+    const idle = await this.#runningEnd(lease)
+    if (!idle || this.#spoilt) return this.abandon()
+    if (this.#sent === 0) return this.#letGo()
+    try {
+      await new Promise<void>((resolve, reject) => {
+        lease.connection.query('ROLLBACK', error => (error ? reject(error) : resolve()))
+      })
+    } catch (error) {
+      // Still inside a transaction, for all we know: the server ends it when the socket closes.
+      this.abandon()
+      throw error
+    }
+    this.#letGo()
+  }
+
+  /** False if statements are still running after a while: then only losing the connection ends them. */
+  async #runningEnd(lease: Lease): Promise<boolean> {
+    if (this.#running.size === 0) return true
+    const ends = Promise.all([...this.#running].map(statement => statement.end)).then(() => true)
+    let giveUp = (): void => {}
+    const late = new Promise<false>(resolve => {
+      giveUp = () => resolve(false)
+    })
+    const timer = this.#setup.clock.after(RUNNING_MS_MAX, () => giveUp())
+    const ended = await Promise.race([ends, late])
+    timer.cancel()
+    if (!ended) await this.#setup.broker.killQuery(lease).catch((error: unknown) => attachError(error, lease))
+    return ended
+  }
+
+  #letGo(): void {
+    const lease = this.#lease
+    this.#lease = undefined
+    this.#leasing = undefined
+    this.#sent = 0
+    this.#setup.observer.ended()
+    if (lease === undefined) return
+    if (this.#spoilt) lease.destroy()
+    else lease.release()
+  }
+
+  async savepoint(): Promise<() => Promise<void>> {
+    this.#savepoints += 1
+    const name = `sessiontx_${this.#savepoints}`
+    const restore = this.#setup.observer.savepoint()
+    await this.control(`SAVEPOINT ${name}`)
+    return async () => {
+      await Promise.all([...this.#running].map(statement => statement.end))
+      await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
+      restore()
+    }
+  }
+}
+
+function isFatal(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false
+  const { fatal, message } = error as { fatal?: unknown; message?: unknown }
+  return fatal === true || (typeof message === 'string' && message.includes('closed state'))
+}

@@ -1,0 +1,80 @@
+/**
+ * What the text of a statement gives away: whether it is a plain read, whether it refuses to wait, whether it
+ * may leave something on the connection that neither COMMIT nor ROLLBACK takes back. Every doubt is answered
+ * on the safe side. Knows nothing of connections, and does not parse SQL: it looks for words outside of
+ * literals and comments.
+ */
+import { LRUCache } from 'lru-cache'
+
+export interface StatementFacts {
+  /**
+   * One SELECT that locks nothing, stores nothing, and whose columns name their base tables (so no derived
+   * table: MariaDB merges it and reports the alias as the table). Only such a statement can prove that the
+   * read view is open.
+   */
+  readonly plainSelect: boolean
+  /** It reads rows only to lock or change them, so it certainly opens no read view. */
+  readonly opensNoView: boolean
+  /** NOWAIT, WAIT n or SKIP LOCKED: the application expects not to get the lock. */
+  readonly nowait: boolean
+  /** It may leave a lock, a setting, a user variable, a temporary table or a prepared statement behind. */
+  readonly dirties: boolean
+}
+
+const STATEMENTS_MAX = 1000
+/** Longer texts have values in them and do not come again. */
+const CACHED_LENGTH_MAX = 10_000
+
+const known = new LRUCache<string, StatementFacts>({ max: STATEMENTS_MAX })
+
+export function statementFacts(sql: string): StatementFacts {
+  const cached = known.get(sql)
+  if (cached !== undefined) return cached
+  const facts = examine(sql)
+  if (sql.length <= CACHED_LENGTH_MAX) known.set(sql, facts)
+  return facts
+}
+
+function examine(sql: string): StatementFacts {
+  const words = skeleton(sql)
+  return Object.freeze({
+    plainSelect: STARTS_WITH_SELECT.test(words) && !NOT_PLAIN.test(words),
+    opensNoView: OPENS_NO_VIEW.test(words) && !/;\s*\S/.test(words),
+    nowait: /\b(nowait|skip\s+locked|wait\s+[\d?])/.test(words),
+    dirties: DIRTIES.test(words),
+  })
+}
+
+// Quoted texts, unrolled so that a literal of megabytes costs no recursion; then comments, but not /*! … */,
+// which is code.
+const QUOTED_OR_COMMENT =
+  /'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'|"[^"\\]*(?:(?:\\.|"")[^"\\]*)*"|`[^`]*(?:``[^`]*)*`|(?:--(?=\s|$)|#)[^\n]*|\/\*(?!M?!)[\s\S]*?\*\//gs
+const CODE_IN_COMMENT = /\/\*M?!\d*|\*\//g
+
+/** The words in lower case; a literal or quoted name is one `_`, which no keyword is. */
+function skeleton(sql: string): string {
+  const bare = sql.replace(QUOTED_OR_COMMENT, found => (/^['"`]/.test(found) ? ' _ ' : ' '))
+  return bare.replace(CODE_IN_COMMENT, ' ').trim().toLowerCase()
+}
+
+const OPENS_NO_VIEW = /^(?:update|insert|delete|replace|select\b.*\bfor\s+update)\b/s
+const STARTS_WITH_SELECT = /^[\s(]*select\b/
+const NOT_PLAIN = new RegExp(
+  [
+    '\\bfor\\s+(?:update|share)\\b|\\block\\s+in\\s+share\\s+mode\\b',
+    '\\binto\\b',
+    ';\\s*\\S',
+    '(?:\\bfrom|\\bjoin|,|\\blateral)[\\s(]*\\(\\s*(?:select|with|values)\\b',
+  ].join('|'),
+)
+
+const DIRTIES = new RegExp(
+  [
+    '\\bget_lock\\s*\\(|\\bservice_get_',
+    ':=',
+    '\\binto\\s+@',
+    '\\bcreate\\b[^;]*\\btemporary\\b',
+    // At the start of a statement. CALL and compound statements can do all of these where we do not see it.
+    '(?:^|;)\\s*(?:set|use|lock|backup|handler|flush|prepare|deallocate|execute|call|begin\\s+not|xa)\\b',
+  ].join('|'),
+)

@@ -1,0 +1,231 @@
+/**
+ * What each option may be, as one table from path to rule, and the sentences a wrong one fails with. Looks at
+ * one value at a time; what must hold between options is in options.ts. Knows nothing of what an option does
+ * or defaults to.
+ */
+import { distance } from 'fastest-levenshtein'
+import { SessionTxError } from './errors.js'
+
+/**
+ * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
+ */
+export const NOT_YET: ReadonlySet<string> = new Set([
+  'clientGone',
+  'commitRecord',
+  'nonTransactionalTables',
+  'retry.rehearse',
+  'session.userVariable',
+  'hold.responseBytesMax',
+])
+
+/** Says what the value must be, or undefined if it is that. */
+type Rule = (value: unknown) => string | undefined
+
+/** The longest that a Node timer can be set to; a longer one fires at once. */
+const TIMER_MS_MAX = 2_147_483_647
+const CENTURY_MS = 36_525 * 86_400_000
+const GIB = 1_073_741_824
+const RETRIES_MAX = 10_000
+const WAITING_MAX = 100_000
+
+// The three as in the `cookies` package, which would throw a TypeError only when the first cookie is set.
+const COOKIE_NAME = /^[\w!#$%&'*+.^`|~-]{1,128}$/
+const COOKIE_PATH = /^\/[ -:=-~]*$/
+const COOKIE_DOMAIN = /^\.?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i
+
+const retries = whole(0, RETRIES_MAX)
+const delayMs = whole(0, TIMER_MS_MAX)
+const limitMs = whole(1, TIMER_MS_MAX)
+const ageMs = whole(1, CENTURY_MS)
+const callback = must('a function', value => typeof value === 'function')
+const yesOrNo = oneOf(true, false)
+
+const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+  ['pool', must('a mysql2 pool (it has getConnection and query)', isPool)],
+  ['store', must('a session store, like memoryStore()', isStore)],
+  ['retry.retries', value => (typeof value === 'function' ? undefined : retries(value))],
+  ['retry.deadlineMs', limitMs],
+  ['retry.backoffBaseMs', delayMs],
+  ['retry.backoffMaxMs', delayMs],
+  ['retry.budget', must('false (a budget of re-runs comes with a later version)', value => value === false)],
+  ['retry.tickets.waitingMax', whole(1, WAITING_MAX)],
+  ['retry.isRetryable', callback],
+  ['retry.duplicateIsConflict', yesOrNo],
+  ['session.name', must('a cookie name: letters, digits, - and _', value => matches(COOKIE_NAME, value))],
+  ['session.idleMs', orFalse(ageMs)],
+  ['session.absoluteMs', orFalse(ageMs)],
+  [
+    'session.cookie.path',
+    must("a path that begins with a slash, like '/'", value => matches(COOKIE_PATH, value)),
+  ],
+  ['session.cookie.domain', must("a domain, like 'example.com'", value => matches(COOKIE_DOMAIN, value))],
+  ['session.cookie.httpOnly', yesOrNo],
+  ['session.cookie.sameSite', oneOf('strict', 'lax', 'none', true, false)],
+  ['session.cookie.secure', oneOf('auto', true, false)],
+  ['session.cookie.maxAge', ageMs],
+  ['session.cookie.partitioned', yesOrNo],
+  ['session.cookie.priority', oneOf('low', 'medium', 'high')],
+  ['session.cookie.prefix', oneOf('host')],
+  ['session.touchGranularityMs', delayMs],
+  ['session.sizeBytesMax', whole(1, GIB)],
+  ['keys', must('an array of at least one key (none empty), or an object with sign and verify', areKeys)],
+  ['resolve', must('an object { variable: resolver }', isPlainObject)],
+  ['skip', callback],
+  ['isolation', oneOf('read committed', 'repeatable read', 'snapshot', 'serializable')],
+  ['veto', callback],
+  ['commitOnError', callback],
+  ['readOnly', callback],
+  ['strayQueries', oneOf('warn', 'refuse', 'ignore')],
+  ['lockWaitMs', limitMs],
+  ['acquireMs', limitMs],
+  ['hold.requestBytesMax', whole(0, GIB)],
+])
+
+/** Options that hold options. */
+const GROUPS: ReadonlySet<string> = new Set(['retry', 'retry.tickets', 'session', 'session.cookie', 'hold'])
+const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.tickets'])
+
+/** Options whose value may hold a password: a string in their place is not repeated in the sentence. */
+const SECRET: ReadonlySet<string> = new Set(['pool', 'store', 'keys'])
+
+/** Every path that can be given, groups included. */
+export const OPTION_PATHS: readonly string[] = Object.freeze([...RULES.keys(), ...GROUPS])
+
+/**
+ * Checks all that was given, in the order it was given.
+ * @throws MISCONFIGURED with a sentence about the first thing wrong
+ */
+export function checkOptions(options: unknown): void {
+  if (!isPlainObject(options)) {
+    throw misconfigured(`the options must be a plain object, like { pool }, got ${describe(options, true)}`)
+  }
+  checkGroup(options, '')
+}
+
+/**
+ * Checks a number of re-runs that was not known at start-up: what `retry.retries` returned as a function, or
+ * was given to `transactional()`.
+ * @returns the number
+ * @throws MISCONFIGURED "`retry.retries` must be a whole number of 0 or more, got …"
+ */
+export function checkRetries(value: unknown, name = 'retry.retries'): number {
+  refuseUnless(retries(value), name, value)
+  return value as number
+}
+
+function checkGroup(group: Readonly<Record<string, unknown>>, prefix: string): void {
+  for (const [name, value] of Object.entries(group)) {
+    const path = prefix + name
+    const rule = RULES.get(path)
+    if (NOT_YET.has(path))
+      throw misconfigured(`\`${path}\` is not part of this version of session-tx; leave it out`)
+    if (rule === undefined && !GROUPS.has(path)) {
+      throw misconfigured(`unknown option \`${path}\`; did you mean \`${nearest(path)}\`?`)
+    }
+    if (value === undefined) continue
+    if (rule !== undefined) refuseUnless(rule(value), path, value)
+    else if (isPlainObject(value)) checkGroup(value, `${path}.`)
+    else if (!(value === false && GROUPS_OR_FALSE.has(path))) {
+      refuseUnless(GROUPS_OR_FALSE.has(path) ? 'an object or false' : 'an object', path, value)
+    }
+    if (path === 'resolve') checkResolvers(value as Readonly<Record<string, unknown>>)
+  }
+}
+
+function checkResolvers(resolvers: Readonly<Record<string, unknown>>): void {
+  for (const [variable, resolver] of Object.entries(resolvers)) {
+    if (resolver !== undefined) refuseUnless(callback(resolver), `resolve.${variable}`, resolver)
+  }
+}
+
+/**
+ * The path with the fewest letters to change. Last names are compared, too: `retries` at the top is four
+ * letters from `resolve`, but meant is `retry.retries`, which only stands in the wrong place (counted as one
+ * letter).
+ */
+function nearest(path: string): string {
+  const last = (dotted: string): string => dotted.slice(dotted.lastIndexOf('.') + 1).toLowerCase()
+  const far = (option: string): number =>
+    Math.min(distance(path.toLowerCase(), option.toLowerCase()), distance(last(path), last(option)) + 1)
+  return OPTION_PATHS.reduce((best, option) => (far(option) < far(best) ? option : best))
+}
+
+function refuseUnless(mustBe: string | undefined, path: string, value: unknown): void {
+  if (mustBe === undefined) return
+  throw misconfigured(`\`${path}\` must be ${mustBe}, got ${describe(value, SECRET.has(path))}`)
+}
+
+function describe(value: unknown, isSecret: boolean): string {
+  if (typeof value === 'string') return isSecret ? 'a string' : `'${value.slice(0, 40)}'`
+  if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value !== 'object' || value === null) return String(value)
+  if (Array.isArray(value)) return 'an array'
+  return 'then' in value ? 'a promise' : 'an object'
+}
+
+function must(what: string, isSo: (value: unknown) => boolean): Rule {
+  return value => (isSo(value) ? undefined : what)
+}
+
+function whole(min: number, max: number): Rule {
+  return value => {
+    if (!Number.isInteger(value) || (value as number) < min) return `a whole number of ${min} or more`
+    return (value as number) > max ? `a whole number of ${max} or less` : undefined
+  }
+}
+
+function orFalse(rule: Rule): Rule {
+  return value => {
+    const mustBe = value === false ? undefined : rule(value)
+    return mustBe === undefined ? undefined : `false or ${mustBe}`
+  }
+}
+
+function oneOf(...allowed: readonly (string | boolean)[]): Rule {
+  const names = allowed.map(value => (typeof value === 'string' ? `'${value}'` : String(value)))
+  const what = names.length === 1 ? names.join() : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`
+  return must(what, value => allowed.includes(value as string | boolean))
+}
+
+function matches(pattern: RegExp, value: unknown): boolean {
+  return typeof value === 'string' && pattern.test(value)
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/**
+ * Of any realm. Instances of classes are not: their accessors would be overlooked, and so would a pool in our
+ * place.
+ */
+function isPlainObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  if (!isObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+/** A pool of either flavour, or what carries one as mysql2's promise pool does. */
+function isPool(value: unknown): boolean {
+  const hasMethods = (pool: unknown): boolean =>
+    isObject(pool) && typeof pool['getConnection'] === 'function' && typeof pool['query'] === 'function'
+  return hasMethods(value) || (isObject(value) && hasMethods(value['pool']))
+}
+
+/** Enough to tell a store from the stores of other session packages, which have no versions. */
+function isStore(value: unknown): boolean {
+  return (
+    isObject(value) && ['start', 'open', 'create', 'close'].every(name => typeof value[name] === 'function')
+  )
+}
+
+function areKeys(value: unknown): boolean {
+  if (Array.isArray(value))
+    return value.length > 0 && value.every(key => typeof key === 'string' && key !== '')
+  return isObject(value) && typeof value['sign'] === 'function' && typeof value['verify'] === 'function'
+}
+
+function misconfigured(sentence: string): SessionTxError {
+  return new SessionTxError('MISCONFIGURED', sentence)
+}

@@ -1,0 +1,271 @@
+/**
+ * The options of `sessionTx()`: their types, the one table of defaults, and how what was given becomes a
+ * complete set. What a single value may be is in option-rules.ts; here is what must hold between values.
+ * Knows nothing of what an option does.
+ */
+import { SessionTxError } from './errors.js'
+import { checkOptions } from './option-rules.js'
+import type { Resolver } from './session/resolvers.js'
+import type { SessionStore } from './session/store.js'
+
+/** A mysql2 pool, promise or callback flavour; checked by shape, never imported. */
+export type PoolLike = object
+
+/** The part of keygrip that signs a cookie. */
+export interface KeygripLike {
+  sign(data: string): string
+  verify(data: string, digest: string): boolean
+}
+
+export type IsolationLevel = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
+
+export interface TicketOptions {
+  /** How many requests may wait for one key; more are refused with `QUEUE_FULL`. */
+  readonly waitingMax: number
+}
+
+export interface RetryOptions<C> {
+  /**
+   * How many times the handler may run again; 0 = never. What a function returns goes through {@link
+   * checkRetries}.
+   */
+  readonly retries: number | ((ctx: C) => number)
+  /** All attempts together, on the monotonic clock. */
+  readonly deadlineMs: number
+  /** Full jitter: `random() × min(backoffBaseMs × 2^k, backoffMaxMs)`. */
+  readonly backoffBaseMs: number
+  readonly backoffMaxMs: number
+  /** Only `false` so far. */
+  readonly budget: false
+  /** `false`: losers sleep, nobody queues. */
+  readonly tickets: TicketOptions | false
+  /** Whether this error is a lost race; undefined = our table decides. */
+  readonly isRetryable: ((error: unknown) => boolean | undefined) | undefined
+  /** 1062 re-runs once. */
+  readonly duplicateIsConflict: boolean
+}
+
+/** Names as in the `cookies` package. */
+export interface CookieOptions {
+  readonly path: string
+  readonly domain: string | undefined
+  readonly httpOnly: boolean
+  readonly sameSite: 'strict' | 'lax' | 'none' | boolean
+  /** `'auto'`: as the request is. */
+  readonly secure: 'auto' | boolean
+  /** Milliseconds; undefined: until the browser is closed. */
+  readonly maxAge: number | undefined
+  readonly partitioned: boolean
+  readonly priority: 'low' | 'medium' | 'high' | undefined
+  /** `'host'` puts `__Host-` before the name. */
+  readonly prefix: 'host' | undefined
+}
+
+export interface SessionOptions {
+  /** Name of the cookie, without the prefix. */
+  readonly name: string
+  readonly idleMs: number | false
+  readonly absoluteMs: number | false
+  readonly cookie: CookieOptions
+  /** Idle time is written at most this often. */
+  readonly touchGranularityMs: number
+  /** Encoded size; more is `SESSION_TOO_LARGE`. */
+  readonly sizeBytesMax: number
+}
+
+export interface HoldOptions {
+  /** A larger request body is not kept: served once, marked not re-runnable. 0: none is kept. */
+  readonly requestBytesMax: number
+}
+
+/** The options that have no group. `C` is what callbacks get: Koa's context. */
+export interface PlainOptions<C> {
+  readonly pool: PoolLike | undefined
+  readonly store: SessionStore | undefined
+  readonly keys: readonly string[] | KeygripLike | undefined
+  /** No transaction for this request: `ctx.tx` and `ctx.session` are absent. */
+  readonly skip: ((ctx: C) => boolean) | undefined
+  readonly isolation: IsolationLevel
+  /**
+   * True rolls back though the handler returned; undefined: status 500 and above, which only a framework can
+   * tell.
+   */
+  readonly veto: ((ctx: C) => boolean) | undefined
+  /** True commits though the handler threw; never asked about a conflict. */
+  readonly commitOnError: ((error: unknown, ctx: C) => boolean) | undefined
+  /** True: writing is an error. */
+  readonly readOnly: ((ctx: C) => boolean) | undefined
+  readonly strayQueries: 'warn' | 'refuse' | 'ignore'
+  /** Row and metadata lock wait of our connections, rounded up to whole seconds. */
+  readonly lockWaitMs: number
+  /** Longest wait for a connection. */
+  readonly acquireMs: number
+}
+
+/** What may be given of a group: any part of it; undefined means the default. */
+type Given<Group> = { readonly [Name in keyof Group]?: Group[Name] | undefined }
+
+/** What `sessionTx()` takes. */
+export interface SessionTxOptions<C = unknown> extends Given<PlainOptions<C>> {
+  readonly retry?:
+    | (Given<Omit<RetryOptions<C>, 'tickets'>> & {
+        readonly tickets?: Given<TicketOptions> | false | undefined
+      })
+    | undefined
+  readonly session?:
+    | (Given<Omit<SessionOptions, 'cookie'>> & { readonly cookie?: Given<CookieOptions> | undefined })
+    | undefined
+  readonly resolve?: Readonly<Record<string, Resolver>> | undefined
+  readonly hold?: Given<HoldOptions> | undefined
+}
+
+/** Every option with a value, frozen. */
+export interface ResolvedOptions<C = unknown> extends PlainOptions<C> {
+  readonly retry: RetryOptions<C>
+  /** `cookieName` is `name` with the prefix. */
+  readonly session: SessionOptions & { readonly cookieName: string }
+  /** By variable. A Map: a variable named `toString` has no resolver unless it was given one. */
+  readonly resolve: ReadonlyMap<string, Resolver>
+  readonly hold: HoldOptions
+}
+
+const DAY_MS = 86_400_000
+const MIB = 1_048_576
+const NO_RESOLVERS: Readonly<Record<string, Resolver>> = Object.freeze({})
+
+/** The defaults, all of them; undefined: none, or known only to the framework's adapter. */
+export const DEFAULTS = Object.freeze({
+  pool: undefined,
+  store: undefined,
+  retry: Object.freeze({
+    retries: 3,
+    deadlineMs: 10_000,
+    backoffBaseMs: 5,
+    backoffMaxMs: 250,
+    budget: false,
+    tickets: Object.freeze({ waitingMax: 64 }),
+    isRetryable: undefined,
+    duplicateIsConflict: false,
+  }),
+  session: Object.freeze({
+    name: 'sid',
+    idleMs: DAY_MS,
+    absoluteMs: false,
+    cookie: Object.freeze({
+      path: '/',
+      domain: undefined,
+      httpOnly: true,
+      sameSite: 'lax',
+      secure: 'auto',
+      maxAge: undefined,
+      partitioned: false,
+      priority: undefined,
+      prefix: undefined,
+    }),
+    touchGranularityMs: 30_000,
+    sizeBytesMax: MIB,
+  }),
+  keys: undefined,
+  resolve: NO_RESOLVERS,
+  skip: undefined,
+  isolation: 'snapshot',
+  veto: undefined,
+  commitOnError: undefined,
+  readOnly: undefined,
+  strayQueries: 'warn',
+  lockWaitMs: 2_000,
+  acquireMs: 2_000,
+  hold: Object.freeze({ requestBytesMax: MIB }),
+}) satisfies SessionTxOptions
+
+/**
+ * Checks what was given and fills in the rest. What it returns shares nothing with the argument but the
+ * values that are functions and objects of others (pool, store, keys).
+ *
+ * @throws MISCONFIGURED unknown or bad option at any depth, with a sentence that names it and what it must be
+ * @example
+ * app.use(sessionTx({ pool, retry: { retries: 5 } })) // everything else as in DEFAULTS
+ */
+export function resolveOptions<C = unknown>(options: SessionTxOptions<C> = {}): ResolvedOptions<C> {
+  checkOptions(options)
+  const { retry, session, resolve, hold, ...plain } = options
+  const { retry: _retry, session: _session, resolve: _resolve, hold: _hold, ...plainDefaults } = DEFAULTS
+  return Object.freeze({
+    ...filled<PlainOptions<C>>(plainDefaults, plain),
+    retry: resolveRetry(retry),
+    session: resolveSession(session),
+    resolve: new Map(
+      Object.entries(resolve ?? DEFAULTS.resolve).filter(([, resolver]) => resolver !== undefined),
+    ),
+    hold: filled<HoldOptions>(DEFAULTS.hold, hold),
+  })
+}
+
+function resolveRetry<C>(given: SessionTxOptions<C>['retry']): RetryOptions<C> {
+  const { tickets, ...rest } = given ?? {}
+  const { tickets: ticketDefaults, ...defaults } = DEFAULTS.retry
+  const retry = {
+    ...filled<Omit<RetryOptions<C>, 'tickets'>>(defaults, rest),
+    tickets: tickets === false ? (false as const) : filled<TicketOptions>(ticketDefaults, tickets),
+  }
+  const { backoffBaseMs: base, backoffMaxMs: max } = retry
+  if (max < base) {
+    throw misconfigured(
+      `\`retry.backoffMaxMs\` must be at least \`retry.backoffBaseMs\` (${base}), got ${max}`,
+    )
+  }
+  return Object.freeze(retry)
+}
+
+function resolveSession(given: SessionTxOptions['session']): ResolvedOptions['session'] {
+  const { cookie: givenCookie, ...rest } = given ?? {}
+  const { cookie: cookieDefaults, ...defaults } = DEFAULTS.session
+  const session = filled<Omit<SessionOptions, 'cookie'>>(defaults, rest)
+  const cookie = filled<CookieOptions>(cookieDefaults, givenCookie)
+  const prefix = cookie.prefix === 'host' && !/^__host-/i.test(session.name) ? '__Host-' : ''
+  const cookieName = prefix + session.name
+  checkCookie(cookieName, cookie)
+  return Object.freeze({ ...session, cookie, cookieName })
+}
+
+/**
+ * What browsers demand, said at start-up: they drop such a cookie without a word, and every request is a new
+ * session. Prefixes count in any case and also when they were written into the name. Source: RFC 6265bis,
+ * 4.1.3.
+ */
+function checkCookie(
+  cookieName: string,
+  { path, domain, secure, sameSite, partitioned }: CookieOptions,
+): void {
+  const isHost = /^__host-/i.test(cookieName)
+  const [needsSecure] = [
+    isHost && 'a `__Host-` cookie',
+    /^__secure-/i.test(cookieName) && 'a `__Secure-` cookie',
+    sameSite === 'none' && "`session.cookie.sameSite: 'none'`",
+    partitioned && '`session.cookie.partitioned`',
+  ].filter(reason => reason !== false)
+  if (isHost && path !== '/') {
+    throw misconfigured(`a \`__Host-\` cookie needs \`session.cookie.path\` '/', got '${path}'`)
+  }
+  if (isHost && domain !== undefined) {
+    throw misconfigured(`a \`__Host-\` cookie must not have \`session.cookie.domain\`, got '${domain}'`)
+  }
+  if (needsSecure !== undefined && secure === false) {
+    throw misconfigured(`${needsSecure} needs \`session.cookie.secure\` to be true or 'auto', got false`)
+  }
+}
+
+/**
+ * The defaults with what was given over them. Undefined means the default; nothing else does, 0 and false
+ * included.
+ */
+function filled<Group extends object>(defaults: Group, given: Given<Group> | undefined): Group {
+  const result = { ...defaults } as Record<string, unknown>
+  const source = (given ?? {}) as Readonly<Record<string, unknown>>
+  for (const name of Object.keys(defaults)) result[name] = source[name] ?? result[name]
+  return Object.freeze(result) as Group
+}
+
+function misconfigured(sentence: string): SessionTxError {
+  return new SessionTxError('MISCONFIGURED', sentence)
+}

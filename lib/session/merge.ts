@@ -1,0 +1,73 @@
+/**
+ * What happens to a variable that two transactions wrote: its resolver merges the two values, or it is a conflict. Pure
+ * but for calling the application's resolver. Knows nothing of stores, holds or transactions.
+ */
+import { conflictError, type SessionTxError } from '../errors.js'
+import { shownKey } from './identity.js'
+import type { Resolver } from './resolvers.js'
+import { type LostPart, NAMES, type SessionPart, type Settled, type StoredVariable, WHOLE } from './store.js'
+import { detach } from './value.js'
+
+export interface MergeInput {
+  readonly name: string
+  readonly base: StoredVariable | undefined
+  readonly found: StoredVariable | undefined
+  readonly mine: Settled | undefined
+  readonly resolver: Resolver
+  /** Validates and copies what the resolver returned, like any written value. */
+  readonly settle: (value: unknown, path: string) => Settled
+}
+
+/**
+ * The merged value; undefined removes the variable. The resolver gets copies: one that is not as pure as it should be
+ * can spoil neither a committed value nor an attempt.
+ * @throws whatever the resolver throws; SESSION_VALUE if it returned something that cannot be stored
+ */
+export function merge({ name, base, found, mine, resolver, settle }: MergeInput): Settled | undefined {
+  const merged = resolver(copy(base), copy(found), copy(mine))
+  if (merged !== null && typeof merged === 'object' && typeof (merged as { then?: unknown }).then === 'function') {
+    throw new TypeError(`the resolver of '${name}' returned a promise; resolvers are synchronous`)
+  }
+  return merged === undefined ? undefined : settle(merged, name)
+}
+
+function copy(settled: Settled | undefined): unknown {
+  return settled === undefined ? undefined : detach(settled.value)
+}
+
+/** Says of a lost session which variables, which versions and who won. */
+export function sessionConflict(store: string, key: string, lost: readonly LostPart[]): SessionTxError {
+  const [first] = lost
+  const session = shownKey(key)
+  if (first === undefined) throw new TypeError('a conflict needs at least one lost part')
+  const kind = kindOf(first)
+  const names = lost.map(({ part }) => partName(part))
+  const winner = first.winner === undefined ? '' : ` by ${first.winner}`
+  const versions = `started from version ${first.baseVersion}, found ${first.foundVersion}`
+  const subject = kind === 'session' ? 'was replaced or ended' : `: ${names.map(name => `'${name}'`).join(', ')} committed`
+  return conflictError(
+    `session ${session} ${subject}${winner} meanwhile (${versions})`.replace(' :', ':'),
+    {
+      kind,
+      store,
+      session,
+      variable: partName(first.part),
+      lost: names,
+      baseVersion: first.baseVersion,
+      foundVersion: first.foundVersion,
+      ...(first.winner === undefined ? {} : { winner: first.winner }),
+    },
+    first.cause,
+  )
+}
+
+function kindOf({ part, onlyRead }: LostPart): 'session' | 'names' | 'read' | 'variable' {
+  if (part === WHOLE) return 'session'
+  if (part === NAMES) return 'names'
+  return onlyRead ? 'read' : 'variable'
+}
+
+function partName(part: SessionPart): string {
+  if (part === WHOLE) return '(session)'
+  return part === NAMES ? '(names)' : part
+}

@@ -1,0 +1,154 @@
+/**
+ * The contract of a session store. This file is the specification; stores point here, and the suite
+ * `storeContract` in `session-tx/testing` checks it. Knows transactions; knows no back-end and no HTTP.
+ *
+ * A store keeps sessions under keys (the SHA-256 of the id in the cookie; it never sees the id). A session is a map of
+ * variables; each variable has the version that the commit which wrote it gave it. Values are committed values: deeply
+ * immutable, made by `settle` in draft.ts, shared by reference between versions. A store hands them out as they are
+ * and never changes one.
+ *
+ * Every method may be asynchronous unless its type says otherwise. `capability` says how far its commit reaches:
+ *   `local`            one process; the joint commit is: hold the keys, let MySQL COMMIT decide, swap a pointer.
+ *   `same-connection`  the session rows are written on the request's own connection: one InnoDB commit.
+ *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish.
+ * Only `local` stores exist so far.
+ *
+ * start     Called once by `sessionTx()` before anything else, with the settings that stores share.
+ * open      The session under `key`, for one attempt, or undefined when there is none (never existed, destroyed,
+ *           expired: told apart by events). Opening pins it: until `release` it is neither evicted nor expired.
+ * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
+ * close     Stops timers. Called once.
+ *
+ * OpenSession.snapshot     The committed state now. It stays readable, unchanged, as long as somebody refers to it.
+ * OpenSession.disturbance  What changed since that snapshot, or is held by a claim at this moment (its owner is in
+ *                          COMMIT: the database may show its rows already while the session does not).
+ * OpenSession.pause        Waits until nothing is held and lets nobody prepare until the returned function is called.
+ *                          For opening session and rows at one instant: never hold it while waiting for a row lock.
+ * OpenSession.touch        Moves the idle time, outside of the conflict domain, at most once per granularity.
+ * OpenSession.claim        What an attempt wants to commit. Its methods are called as resource.ts says:
+ *   prepare    Hold every key written or validated, in one order for all claims; wait for claims that hold them (their
+ *              owners are in COMMIT, which waits for nobody). Then compare versions with the base snapshot; where one
+ *              differs, merge by `write.resolve` if it `resolves`, else throw what `write.conflict` makes.
+ *   commit     Makes the writes visible, all at once. Must not fail for `local`.
+ *   release    Lets the held keys go.
+ *   rollback   From any point: forget the writes, stop waiting, let go.
+ */
+import type { SessionTxError } from '../errors.js'
+import type { EventHub } from '../events.js'
+import type { Clock } from '../transaction/clock.js'
+import type { MaybePromise } from '../transaction/resource.js'
+
+/** The set of variable names, as something that can be read, held and changed. */
+export const NAMES: unique symbol = Symbol('names')
+/** The session as a whole: destroyed or replaced. */
+export const WHOLE: unique symbol = Symbol('whole')
+export type SessionPart = string | typeof NAMES | typeof WHOLE
+
+export interface Settled {
+  /** A committed value: deeply immutable. */
+  readonly value: unknown
+  /** Size of its encoded form. */
+  readonly sizeBytes: number
+}
+
+export interface StoredVariable extends Settled {
+  /** Number of the commit that wrote it, counted per session from 1. */
+  readonly version: number
+  /** Route of the transaction that wrote it. */
+  readonly by: string
+}
+
+export interface SessionSnapshot {
+  /** Number of the last commit it contains; 0 for a session not yet stored. */
+  readonly version: number
+  readonly sizeBytes: number
+  get(name: string): StoredVariable | undefined
+  names(): string[]
+}
+
+export interface Disturbance {
+  /** Nothing at all changed and nothing is held. */
+  readonly none: boolean
+  /** True also for every variable when the session as a whole was destroyed or replaced. */
+  has(part: SessionPart): boolean
+}
+
+/** What one attempt wants to commit to one session. */
+export interface SessionWrite {
+  readonly base: SessionSnapshot
+  /** Route of the writer: a later loser is told who won. */
+  readonly by: string
+  /** New values; undefined removes the variable. */
+  readonly writes: ReadonlyMap<string, Settled | undefined>
+  /** Parts that were only read but must still be current. */
+  readonly current: ReadonlySet<string | typeof NAMES>
+  /** Conflicts with every commit since `base`. */
+  readonly replaces: boolean
+  /** Ends the session. Never conflicts. */
+  readonly destroys: boolean
+  /** Whether a variable that somebody else committed meanwhile can be merged. */
+  resolves(name: string): boolean
+  /**
+   * Merges it.
+   * @throws whatever the resolver throws: then it is lost, with that as the cause
+   */
+  resolve(name: string, found: StoredVariable | undefined, mine: Settled | undefined): Settled | undefined
+  /** Makes the error for parts that changed and cannot be merged; all of them at once. */
+  conflict(lost: readonly LostPart[]): SessionTxError
+}
+
+export interface LostPart {
+  readonly part: SessionPart
+  readonly baseVersion: number
+  readonly foundVersion: number
+  readonly winner: string | undefined
+  /** True if the part was only read. */
+  readonly onlyRead: boolean
+  /** What a resolver threw. */
+  readonly cause?: unknown
+}
+
+export interface Claim {
+  prepare(): MaybePromise<void>
+  commit(): MaybePromise<void>
+  release(): void
+  rollback(): void
+}
+
+export interface OpenSession {
+  readonly key: string
+  snapshot(): SessionSnapshot
+  disturbance(since: SessionSnapshot): Disturbance
+  pause(): MaybePromise<() => void>
+  /** True if the idle time was moved. */
+  touch(): boolean
+  claim(write: SessionWrite): Claim
+  /** Unpins. Called exactly once per open or create. */
+  release(): void
+}
+
+/** What `sessionTx()` tells its store. */
+export interface StoreSettings {
+  readonly clock: Clock
+  readonly events: EventHub
+  readonly idleMs: number | false
+  readonly absoluteMs: number | false
+  readonly touchGranularityMs: number
+}
+
+export interface StoreCounts {
+  /** Sessions stored and not expired, as far as the store knows without looking at each. */
+  readonly live: number
+  readonly sizeBytes: number
+}
+
+export interface SessionStore {
+  /** Shown in errors and metrics. */
+  readonly name: string
+  readonly capability: 'local' | 'same-connection' | 'staged'
+  start(settings: StoreSettings): void
+  open(key: string): MaybePromise<OpenSession | undefined>
+  create(key: string): MaybePromise<OpenSession>
+  counts(): StoreCounts
+  close(): MaybePromise<void>
+}

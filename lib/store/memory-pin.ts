@@ -1,0 +1,230 @@
+/**
+ * A session in memory as one attempt has it open, and the claim with which the attempt commits to it (the contract is
+ * session/store.ts). Knows nothing of the cache that the record came from.
+ */
+import { type HoldMode, sortParts } from '../session/hold.js'
+import {
+  type Claim,
+  type Disturbance,
+  type LostPart,
+  NAMES,
+  type OpenSession,
+  type SessionPart,
+  type SessionSnapshot,
+  type SessionWrite,
+  type Settled,
+  WHOLE,
+} from '../session/store.js'
+import type { SessionRecord, Version } from './memory-record.js'
+
+interface PinSetup {
+  readonly key: string
+  readonly record: SessionRecord
+  readonly touch: () => boolean
+  readonly released: () => void
+  readonly ended: () => void
+}
+
+const UNDISTURBED: Disturbance = Object.freeze({ none: true, has: () => false })
+
+export class MemoryPin implements OpenSession {
+  readonly #setup: PinSetup
+  #released = false
+
+  constructor(setup: PinSetup) {
+    this.#setup = setup
+  }
+
+  get key(): string {
+    return this.#setup.key
+  }
+
+  snapshot(): SessionSnapshot {
+    return this.#setup.record.latest
+  }
+
+  disturbance(since: SessionSnapshot): Disturbance {
+    const { holds, latest } = this.#setup.record
+    if (since === latest && holds.idle) return UNDISTURBED
+    const changed = (since as Version).changedSince()
+    const held = new Set<SessionPart>(holds.changing())
+    const whole = changed.whole || held.has(WHOLE)
+    if (!changed.any && held.size === 0) return UNDISTURBED
+    return {
+      none: false,
+      has: part => {
+        if (whole || held.has(part)) return true
+        if (part === WHOLE) return true
+        return part === NAMES ? changed.names : changed.has(part)
+      },
+    }
+  }
+
+  pause(): (() => void) | Promise<() => void> {
+    const { holds } = this.#setup.record
+    const resume = (): void => holds.release(WHOLE)
+    const place = holds.acquire(WHOLE, 'read')
+    return place === undefined ? resume : place.held.then(() => resume)
+  }
+
+  touch(): boolean {
+    return this.#setup.touch()
+  }
+
+  claim(write: SessionWrite): Claim {
+    return new MemoryClaim(this.#setup, write)
+  }
+
+  release(): void {
+    if (this.#released) return
+    this.#released = true
+    this.#setup.released()
+  }
+}
+
+/** Claims: idle → holding (some parts, perhaps waiting for the next) → prepared → installed → over. */
+class MemoryClaim implements Claim {
+  readonly #setup: PinSetup
+  readonly #write: SessionWrite
+  readonly #modes: ReadonlyMap<SessionPart, HoldMode>
+  readonly #held: SessionPart[] = []
+  #cancelWaiting: (() => void) | undefined
+  #over = false
+  /** What is installed: the writes, or what resolvers made of them. */
+  #merged: Map<string, Settled | undefined> | undefined
+
+  constructor(setup: PinSetup, write: SessionWrite) {
+    this.#setup = setup
+    this.#write = write
+    this.#modes = modesOf(write, setup.record)
+  }
+
+  prepare(): void | Promise<void> {
+    // A loser need not wait for others' commits to learn that it lost.
+    this.#refuse(this.#lostParts().filter(({ mergeable }) => !mergeable))
+    const parts = this.#modes.size === 1 ? [...this.#modes.keys()] : sortParts(this.#modes.keys())
+    for (const [place, part] of parts.entries()) {
+      const waiting = this.#hold(part)
+      if (waiting !== undefined) return this.#prepareLater(waiting, parts.slice(place + 1))
+    }
+    this.#mergeOrRefuse()
+  }
+
+  async #prepareLater(waiting: Promise<void>, rest: readonly SessionPart[]): Promise<void> {
+    await waiting
+    for (const part of rest) await this.#hold(part)
+    this.#mergeOrRefuse()
+  }
+
+  #hold(part: SessionPart): Promise<void> | undefined {
+    const { holds } = this.#setup.record
+    const place = holds.acquire(part, this.#modes.get(part) ?? 'write')
+    if (place === undefined) {
+      this.#held.push(part)
+      return undefined
+    }
+    this.#cancelWaiting = () => place.cancel()
+    return place.held.then(() => {
+      this.#cancelWaiting = undefined
+      this.#held.push(part)
+      // Rolled back between being admitted and hearing of it.
+      if (this.#over) this.release()
+    })
+  }
+
+  /** With everything held: what changed meanwhile is merged or lost. */
+  #mergeOrRefuse(): void {
+    const write = this.#write
+    const lost = this.#lostParts()
+    const failed: LostPart[] = lost.filter(({ mergeable }) => !mergeable)
+    for (const { part } of lost.filter(({ mergeable }) => mergeable)) {
+      const name = String(part)
+      this.#merged ??= new Map(write.writes)
+      try {
+        this.#merged.set(name, write.resolve(name, this.#setup.record.latest.get(name), write.writes.get(name)))
+      } catch (cause) {
+        failed.push({ ...this.#lostPart(name, false), cause })
+      }
+    }
+    this.#refuse(failed)
+  }
+
+  #refuse(lost: readonly LostPart[]): void {
+    if (lost.length > 0) throw this.#write.conflict(lost)
+  }
+
+  #lostParts(): (LostPart & { readonly mergeable: boolean })[] {
+    const { base, writes, current, replaces, destroys, resolves } = this.#write
+    const { record } = this.#setup
+    if (destroys) return []
+    const { latest } = record
+    if (record.dead || (replaces && base !== latest)) return [{ ...this.#lostWhole(), mergeable: false }]
+    if (base === latest) return []
+    const lost: (LostPart & { readonly mergeable: boolean })[] = []
+    for (const name of writes.keys()) {
+      if (!this.#changed(name)) continue
+      const mergeable = resolves(name) && !current.has(name)
+      lost.push({ ...this.#lostPart(name, false), mergeable })
+    }
+    for (const part of current) {
+      if (part === NAMES) {
+        if ((base as Version).changedSince().names) lost.push({ ...this.#lostWhole(), part, onlyRead: true, mergeable: false })
+      } else if (!writes.has(part) && this.#changed(part)) {
+        lost.push({ ...this.#lostPart(part, true), mergeable: false })
+      }
+    }
+    return lost
+  }
+
+  #changed(name: string): boolean {
+    return this.#write.base.get(name)?.version !== this.#setup.record.latest.get(name)?.version
+  }
+
+  #lostPart(name: string, onlyRead: boolean): LostPart {
+    const found = this.#setup.record.latest.get(name)
+    const baseVersion = this.#write.base.get(name)?.version ?? 0
+    return { part: name, baseVersion, foundVersion: found?.version ?? 0, winner: found?.by, onlyRead }
+  }
+
+  #lostWhole(): LostPart {
+    const { latest, lastWriter } = this.#setup.record
+    const baseVersion = this.#write.base.version
+    return { part: WHOLE, baseVersion, foundVersion: latest.version, winner: lastWriter, onlyRead: false }
+  }
+
+  commit(): void {
+    const { writes, by, replaces, destroys } = this.#write
+    const { record, touch, ended } = this.#setup
+    if (destroys) {
+      if (record.dead) return
+      record.die(by)
+      ended()
+    } else if (writes.size > 0 || replaces) {
+      record.install(this.#merged ?? writes, by, replaces)
+      touch()
+    }
+  }
+
+  release(): void {
+    const { holds } = this.#setup.record
+    for (const part of this.#held.splice(0)) holds.release(part)
+  }
+
+  rollback(): void {
+    this.#over = true
+    this.#cancelWaiting?.()
+    this.release()
+  }
+}
+
+function modesOf({ writes, current, replaces, destroys }: SessionWrite, record: SessionRecord): Map<SessionPart, HoldMode> {
+  const modes = new Map<SessionPart, HoldMode>()
+  modes.set(WHOLE, replaces || destroys ? 'write' : 'change')
+  for (const part of current) modes.set(part, 'read')
+  for (const [name, settled] of writes) {
+    modes.set(name, 'write')
+    const changesNames = (settled === undefined) !== (record.latest.get(name) === undefined)
+    if (changesNames) modes.set(NAMES, current.has(NAMES) ? 'write' : 'change')
+  }
+  return modes
+}

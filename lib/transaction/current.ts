@@ -1,0 +1,26 @@
+/**
+ * Which transaction is running here: one AsyncLocalStorage per process. It hangs on globalThis under `Symbol.for`,
+ * because an ESM application with a CommonJS repository loads both builds of this package and both must see the same
+ * transaction. Knows nothing of what a transaction is.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+const STORAGE = Symbol.for('session-tx.current')
+
+interface Holder {
+  [STORAGE]?: AsyncLocalStorage<object | undefined>
+}
+
+const holder = globalThis as Holder
+holder[STORAGE] ??= new AsyncLocalStorage<object | undefined>()
+const storage = holder[STORAGE]
+
+/** Runs `work` with `transaction` as the current one, also across everything it awaits. */
+export function runAs<T>(transaction: object | undefined, work: () => T): T {
+  return storage.run(transaction, work)
+}
+
+/** The innermost transaction whose handler we are below, or undefined. */
+export function current(): object | undefined {
+  return storage.getStore()
+}

@@ -1,0 +1,168 @@
+/**
+ * The one loop that runs a request's attempts: again after a lost race, until one commits, fails for another reason,
+ * or no further one is allowed. Knows nothing of what an attempt does; decides only whether, when and how often.
+ * Source: pyramid_retry's tween for the shape; Zope for the default of three.
+ */
+import type { NotRerunnableReason } from '../events.js'
+import { type ConflictKind, isSessionTxError, SessionTxError, type SessionTxErrorCode } from '../errors.js'
+import { type BackoffOptions, backoffMs } from './backoff.js'
+import type { Interrupt } from './interrupt.js'
+import type { Ticket, TicketOffice } from './ticket.js'
+
+/** How an attempt ended. Whatever it is, both sides are settled and its connection is back. */
+export type AttemptEnd<T> =
+  /** Nothing more to do: committed, or rolled back on purpose (doom, veto) with an answer to deliver. */
+  | { readonly kind: 'done'; readonly value: T }
+  /** The error is the request's answer; not a lost race. */
+  | { readonly kind: 'failed'; readonly error: unknown }
+  /** Another transaction won. `ticketKeys` name what to queue for; none: sleep instead. */
+  | {
+      readonly kind: 'conflict'
+      readonly error: SessionTxError
+      readonly ticketKeys: readonly string[]
+      readonly attemptMs: number
+    }
+
+export interface AttemptOrder {
+  /** Which run of the handler, counted from 1. */
+  readonly attempt: number
+  /** No conflict of this attempt can lead to another one. */
+  readonly isLast: boolean
+  /** Session and rows must be opened at one instant: the attempt before saw them at two. */
+  readonly opensTogether: boolean
+  readonly lastError: SessionTxError | undefined
+}
+
+export interface RetryOptions extends BackoffOptions {
+  /** How many times the handler may run again; 0 is 0. */
+  readonly retries: number
+}
+
+export interface RetryRequest<T> {
+  readonly id: string
+  readonly interrupt: Interrupt
+  attempt(order: AttemptOrder): Promise<AttemptEnd<T>>
+  /** Why this request cannot run again, asked after each conflict. */
+  notRerunnable(): NotRerunnableReason | undefined
+  /** Told after each conflict, with what was decided, before any waiting. */
+  onConflict(error: SessionTxError, order: AttemptOrder, attemptMs: number, refusal: SessionTxError | undefined): void
+  onRerun(attempt: number, waitMs: number, waitedFor: 'ticket' | 'backoff' | 'nothing'): void
+}
+
+export interface RetryTools {
+  readonly now: () => number
+  readonly random: () => number
+  /** Undefined: losers sleep instead of queueing. */
+  readonly tickets: TicketOffice | undefined
+}
+
+/**
+ * Runs attempts until one settles the request.
+ * @throws RETRIES_EXHAUSTED NOT_RERUNNABLE RESPONSE_STARTED DEADLINE QUEUE_FULL with the last conflict as cause
+ */
+export async function withRetries<T>(
+  request: RetryRequest<T>,
+  options: RetryOptions,
+  tools: RetryTools,
+): Promise<T> {
+  let ticket: Ticket | undefined
+  let charged = 0
+  const seen = new Map<ConflictKind | undefined, number>()
+  let lastConflict: SessionTxError | undefined
+  let order: AttemptOrder = { attempt: 1, isLast: options.retries === 0, opensTogether: false, lastError: undefined }
+  try {
+    for (;;) {
+      const end = await request.attempt(order)
+      if (end.kind === 'done') return end.value
+      if (end.kind === 'failed') throw end.error
+
+      // One re-run for having seen session and rows at two moments is nobody's lost race, and it cannot recur: the
+      // next attempt opens both at one instant. So it is free, once, unless the handler may never run again.
+      lastConflict = end.error
+      const kind = end.error.conflict?.kind
+      const free = kind === 'snapshot' && !order.opensTogether && options.retries > 0
+      const ofThisKind = (seen.get(kind) ?? 0) + 1
+      seen.set(kind, ofThisKind)
+      const spent = !free && (charged >= options.retries || ofThisKind > (end.error.conflict?.rerunsMax ?? Infinity))
+      const refusal = refuse(request, end.error, spent, order.attempt)
+      request.onConflict(end.error, order, end.attemptMs, refusal)
+      if (refusal !== undefined) throw refusal
+
+      if (!free) charged += 1
+      const waitStart = tools.now()
+      let waitedFor: 'ticket' | 'backoff' | 'nothing' = 'nothing'
+      if (tools.tickets !== undefined && end.ticketKeys.length > 0) {
+        waitedFor = 'ticket'
+        ticket = await takeTicket(tools.tickets, ticket, end, request.interrupt)
+      } else if (!free) {
+        waitedFor = 'backoff'
+        await request.interrupt.sleep(backoffMs(charged, options, tools.random))
+      }
+      const ended = request.interrupt.waitingEnded
+      if (ended !== undefined) throw ended
+      order = {
+        attempt: order.attempt + 1,
+        isLast: charged >= options.retries,
+        opensTogether: free || order.opensTogether,
+        lastError: lastConflict,
+      }
+      request.onRerun(order.attempt, tools.now() - waitStart, waitedFor)
+    }
+  } catch (error) {
+    throw withCause(error, lastConflict)
+  } finally {
+    ticket?.release()
+  }
+}
+
+/** Keeps a ticket that covers what was lost; for a wider set gives it back first, so that nobody waits while holding. */
+async function takeTicket(
+  office: TicketOffice,
+  held: Ticket | undefined,
+  end: { readonly ticketKeys: readonly string[] },
+  interrupt: Interrupt,
+): Promise<Ticket> {
+  if (held !== undefined && end.ticketKeys.every(key => held.keys.includes(key))) return held
+  held?.release()
+  return office.take([...(held?.keys ?? []), ...end.ticketKeys], interrupt)
+}
+
+function refuse(
+  request: RetryRequest<unknown>,
+  conflict: SessionTxError,
+  spent: boolean,
+  attempt: number,
+): SessionTxError | undefined {
+  const ended = request.interrupt.waitingEnded
+  if (ended !== undefined) return refusal(ended.code, ended.message)
+  const reason = request.notRerunnable()
+  if (reason === 'responseStarted') {
+    return refusal('RESPONSE_STARTED', 'the handler wrote to the response itself, so it cannot run again')
+  }
+  if (reason !== undefined) return refusal('NOT_RERUNNABLE', REASONS[reason])
+  if (spent) return refusal('RETRIES_EXHAUSTED', `gave up after ${attempt} attempt${attempt === 1 ? '' : 's'}`)
+  return undefined
+
+  function refusal(code: SessionTxErrorCode, message: string): SessionTxError {
+    const details = { cause: conflict, conflict: conflict.conflict, transactionId: request.id }
+    return new SessionTxError(code, `${message}: ${conflict.message}`, details)
+  }
+}
+
+const REASONS: Readonly<Record<NotRerunnableReason, string>> = Object.freeze({
+  body: 'the request body is larger than hold.requestBytesMax and was not kept',
+  position: 'session-tx could not find what stands below it (mount it with app.use, or use tx.transactional(handler))',
+  responseStarted: 'the response had started',
+  nextCalled: 'the handler called next(), which works only once',
+})
+
+/** A deadline or a full queue while waiting for a re-run says which conflict led there. */
+function withCause(error: unknown, conflict: SessionTxError | undefined): unknown {
+  if (conflict === undefined || !isSessionTxError(error) || error.cause !== undefined) return error
+  if (error.code !== 'DEADLINE' && error.code !== 'QUEUE_FULL' && error.code !== 'CONFLICT') return error
+  return new SessionTxError(error.code, error.message, {
+    cause: conflict,
+    conflict: conflict.conflict,
+    transactionId: error.transactionId,
+  })
+}

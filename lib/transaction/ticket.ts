@@ -1,0 +1,92 @@
+/**
+ * First come, first served among those who lost a race for the same key. A ticket is a place in one queue per key; its
+ * holder runs while the others wait, so a crowd of losers commits one after the other instead of racing again (50
+ * parallel requests of one session with 3 retries: immediate re-run lets 4 through, jitter 9, tickets all 50).
+ * A ticket reserves nothing: requests that never lost do not ask for one. Knows nothing of sessions or transactions.
+ */
+import { SessionTxError } from '../errors.js'
+import type { Interrupt } from './interrupt.js'
+
+export interface Ticket {
+  readonly keys: readonly string[]
+  /** Gives the place to the next in every queue; calling it twice does nothing. */
+  release(): void
+}
+
+export class TicketOffice {
+  readonly #waitingMax: number
+  /** Per key: who holds it is not listed, only who waits; a key without holder has no entry. */
+  readonly #queues = new Map<string, (() => void)[]>()
+  #waiting = 0
+
+  constructor(waitingMax: number) {
+    this.#waitingMax = waitingMax
+  }
+
+  /** For the metrics. */
+  get counts(): { readonly waiting: number; readonly keys: number } {
+    return { waiting: this.#waiting, keys: this.#queues.size }
+  }
+
+  /**
+   * Waits for its turn on every key. Keys are taken one by one in sorted order, so two requests never wait for each
+   * other. Call it with no connection in hand.
+   * @throws QUEUE_FULL when `waitingMax` already wait for one of the keys
+   * @throws whatever interrupts the wait (DEADLINE, client gone)
+   */
+  async take(keys: readonly string[], interrupt: Interrupt): Promise<Ticket> {
+    const held: string[] = []
+    try {
+      for (const key of [...new Set(keys)].sort()) {
+        await this.#takeOne(key, interrupt)
+        held.push(key)
+      }
+    } catch (error) {
+      for (const key of held) this.#pass(key)
+      throw error
+    }
+    let released = false
+    return {
+      keys: held,
+      release: () => {
+        if (released) return
+        released = true
+        for (const key of held) this.#pass(key)
+      },
+    }
+  }
+
+  #takeOne(key: string, interrupt: Interrupt): Promise<void> | undefined {
+    const queue = this.#queues.get(key)
+    if (queue === undefined) {
+      this.#queues.set(key, [])
+      return undefined
+    }
+    if (queue.length >= this.#waitingMax) {
+      const message = `${queue.length} requests already wait to write the same session variable`
+      throw new SessionTxError('QUEUE_FULL', message)
+    }
+    const ended = interrupt.waitingEnded
+    if (ended !== undefined) throw ended
+    this.#waiting += 1
+    return new Promise((resolve, reject) => {
+      const turn = (): void => {
+        stopListening()
+        this.#waiting -= 1
+        resolve()
+      }
+      queue.push(turn)
+      const stopListening = interrupt.onWaitingEnd(reason => {
+        queue.splice(queue.indexOf(turn), 1)
+        this.#waiting -= 1
+        reject(reason)
+      })
+    })
+  }
+
+  #pass(key: string): void {
+    const next = this.#queues.get(key)?.shift()
+    if (next === undefined) this.#queues.delete(key)
+    else next()
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * The commit of one attempt over all its resources, in one function: the only place where the order of phases is
+ * decided (the contract is resource.ts). Source: J. Gray, "Notes on Data Base Operating Systems", 1978; the one-phase
+ * resource committing last is the "last resource" optimisation. Knows nothing of retries, sessions, databases or HTTP.
+ */
+import { attachError, isSessionTxError, SessionTxError } from '../errors.js'
+import type { Interrupt } from './interrupt.js'
+import { isPending, type MaybePromise, type Resource, type TwoPhaseResource } from './resource.js'
+
+/** Three outcomes that a caller must treat differently. `error` says why it is not `committed`. */
+export type Outcome =
+  | { readonly kind: 'committed'; readonly lateErrors: readonly unknown[] }
+  | { readonly kind: 'rolledBack'; readonly error: unknown }
+  | { readonly kind: 'unknown'; readonly error: SessionTxError }
+
+/** Bounds on the phases in which giving up early would be wrong, in milliseconds. */
+export const PATIENCE = Object.freeze({ commitMsMin: 2_000, rollbackMsMax: 3_000 })
+
+export interface CommitLimits {
+  readonly interrupt: Interrupt
+  /** Rejects with what `timeout` returns when `work` takes longer than `limitMs`. */
+  within<T>(work: Promise<T>, limitMs: number, timeout: () => Error): Promise<T>
+  now(): number
+}
+
+/** Commits, or rolls back everything. Never throws. */
+export async function twoPhaseCommit(resources: readonly Resource[], limits: CommitLimits): Promise<Outcome> {
+  const decider = resources.find(resource => resource.phases === 1)
+  const promisers = resources.filter((resource): resource is TwoPhaseResource => resource.phases === 2)
+  try {
+    for (const resource of resources) await untilInterrupt(resource.settle?.(), limits)
+    for (const resource of promisers) await untilInterrupt(resource.prepare(), limits)
+    if (limits.interrupt.reason !== undefined) throw limits.interrupt.reason
+    if (decider !== undefined) await untilAnswered(decider.commit(), limits, () => decider.abandon?.())
+  } catch (error) {
+    const unknown = isSessionTxError(error) && error.code === 'COMMIT_UNKNOWN'
+    await rollbackAll(unknown ? promisers : resources, error, limits)
+    return unknown ? { kind: 'unknown', error } : { kind: 'rolledBack', error }
+  }
+  const lateErrors: unknown[] = []
+  for (const resource of promisers) {
+    try {
+      await untilAnswered(resource.commit(), limits)
+    } catch (error) {
+      lateErrors.push(error)
+    }
+  }
+  for (const resource of promisers) resource.release?.()
+  return { kind: 'committed', lateErrors }
+}
+
+/** Undoes every resource, the last enlisted first; what fails is attached to the error that made it necessary. */
+export async function rollbackAll(
+  resources: readonly Resource[],
+  reason: unknown,
+  limits: CommitLimits,
+): Promise<void> {
+  for (const resource of resources.toReversed()) {
+    try {
+      const work = resource.rollback()
+      if (!isPending(work)) continue
+      const timeout = () => new Error(`rollback of '${resource.name}' took longer than ${PATIENCE.rollbackMsMax} ms`)
+      await limits.within(work, PATIENCE.rollbackMsMax, timeout)
+    } catch (error) {
+      attachError(reason, error)
+    }
+  }
+}
+
+async function untilInterrupt(work: MaybePromise<void> | undefined, limits: CommitLimits): Promise<void> {
+  if (work !== undefined && isPending(work)) await limits.interrupt.race(work)
+}
+
+/** A decision that is on its way is not cancelled by a deadline that passes meanwhile; it is only not waited for forever. */
+async function untilAnswered(
+  work: MaybePromise<void>,
+  limits: CommitLimits,
+  abandon?: () => void,
+): Promise<void> {
+  if (!isPending(work)) return
+  const leftMs = limits.interrupt.deadlineAt - limits.now()
+  const limitMs = Math.max(leftMs, PATIENCE.commitMsMin)
+  await limits.within(work, limitMs, () => {
+    abandon?.()
+    return new SessionTxError('COMMIT_UNKNOWN', `COMMIT was not answered within ${Math.round(limitMs)} ms`)
+  })
+}
