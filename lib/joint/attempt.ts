@@ -31,6 +31,11 @@ export interface AttemptSetup {
   readonly opensTogether: boolean
 }
 
+/** What losers of a session variable queue for. */
+export function ticketKey(session: string, variable: string): string {
+  return `${session}/${variable}`
+}
+
 /** What the client has to be told once the attempt has committed. */
 export type CookieChange =
   | { readonly kind: 'none' }
@@ -142,10 +147,21 @@ export class JointAttempt {
       sizeBytesMax: parts.sizeBytesMax,
       validatesReads: request.isolation === 'serializable',
       route: request.route,
+      isReserved: name => this.#isReserved(copy, name),
     })
     if (this.transaction.state === 'active' && this.transaction.conflict === undefined) this.transaction.enlist(resource)
     else opened?.release()
     return new SessionSide(copy, resource, parts.cookieMaxAgeMs)
+  }
+
+  /** Somebody who lost before has its turn; who cannot run again need not give way. */
+  #isReserved(copy: WorkingCopy, name: string): boolean {
+    const { parts, order, opensTogether } = this.#setup
+    const { tickets } = parts
+    if (tickets === undefined || copy.opened === undefined || order.isLast) return false
+    if (opensTogether && !order.opensTogether) return false
+    const key = ticketKey(shownKey(copy.opened.key), name)
+    return tickets.isTaken(key) && !order.ticketKeys.includes(key)
   }
 
   #open(id: string, known: boolean): OpenSession | undefined {

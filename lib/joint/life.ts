@@ -17,7 +17,7 @@ import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryOptions, withRetries } from '../transaction/retry.js'
 import type { TicketOffice } from '../transaction/ticket.js'
 import type { Activity } from './activity.js'
-import { JointAttempt } from './attempt.js'
+import { JointAttempt, ticketKey } from './attempt.js'
 import { type ConflictOptions, recognise } from './conflicts.js'
 import type { HookRunner } from './hook-runner.js'
 import type { Tx } from './tx.js'
@@ -183,7 +183,7 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts, begun
     function conflictEnd(error: SessionTxError): AttemptEnd<T> {
       const { session, lost = [] } = error.conflict ?? {}
       const queued = session !== undefined && error.conflict?.kind !== 'snapshot' && error.conflict?.kind !== 'session'
-      const ticketKeys = queued ? lost.map(variable => `${session}/${variable}`) : []
+      const ticketKeys = queued ? lost.map(variable => ticketKey(session, variable)) : []
       return { kind: 'conflict', error, ticketKeys, attemptMs: clock.now() - attemptStart }
     }
   }

@@ -27,6 +27,8 @@ export interface SessionResourceSetup {
   readonly sizeBytesMax: number
   /** `serializable`: whatever was read must still be current. */
   readonly validatesReads: boolean
+  /** The variable is another request's turn, which lost a race for it before. */
+  readonly isReserved: (name: string) => boolean
   /** Route of the request, asked for when there is something to write. */
   readonly route: () => string
 }
@@ -74,7 +76,10 @@ export class SessionResource implements TwoPhaseResource {
     const plan = copy.plan()
     const current = copy.partsToValidate(validatesReads)
     if (plan === undefined && current.size === 0) return
-    if (plan !== undefined) this.#assertSize(plan)
+    if (plan !== undefined) {
+      this.#assertSize(plan)
+      this.#giveWay(plan)
+    }
     this.#plan = plan
     const { opened } = copy
     // One existing session is by far the most common case; it needs no promise unless its keys are held.
@@ -140,6 +145,19 @@ export class SessionResource implements TwoPhaseResource {
     this.#resolved ??= []
     this.#resolved.push(name)
     return merged
+  }
+
+  #giveWay(plan: SessionPlan): void {
+    const { copy, store, resolvers, isReserved } = this.#setup
+    if (copy.opened === undefined || plan.endsOld) return
+    const reserved = [...plan.writes.keys()].filter(name => !resolvers.has(name) && isReserved(name))
+    if (reserved.length === 0) return
+    const version = (name: string): number => copy.base.get(name)?.version ?? 0
+    const lost = reserved.map(name => {
+      const baseVersion = version(name)
+      return { part: name, baseVersion, foundVersion: baseVersion, winner: undefined, onlyRead: false }
+    })
+    throw sessionConflict(store.name, copy.opened.key, lost)
   }
 
   #assertSize(plan: SessionPlan): void {

@@ -237,11 +237,34 @@ export class WorkingCopy {
     return undefined
   }
 
+  /**
+   * What the attempt writes would be lost at commit, so it is an ordinary lost race, told early; what it only read makes
+   * it see the two sides at two moments.
+   */
   #tornConflict(part: SessionPart): SessionTxError {
     const variable = typeof part === 'string' ? part : '(names)'
     const session = shownKey(this.opened?.key ?? '')
+    const found = typeof part === 'string' ? this.opened?.snapshot().get(part) : undefined
+    const details = {
+      store: this.#setup.store,
+      session,
+      variable,
+      lost: [variable],
+      baseVersion: typeof part === 'string' ? (this.base.get(part)?.version ?? 0) : this.base.version,
+      foundVersion: found?.version ?? 0,
+      ...(found === undefined ? {} : { winner: found.by }),
+    }
+    if (this.#changes(variable)) {
+      return conflictError(`session ${session}: '${variable}' committed by another request meanwhile`, { kind: 'variable', ...details })
+    }
     const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
-    return conflictError(message, { kind: 'snapshot', store: this.#setup.store, session, variable, lost: [variable] })
+    return conflictError(message, { kind: 'snapshot', ...details })
+  }
+
+  /** The attempt has changed this variable so far. */
+  #changes(name: string): boolean {
+    const slot = this.#now.slots.get(name)
+    return slot !== undefined && (slot.written || this.#setup.drafts.isChanged(slot.value as object))
   }
 
   #assertReadable(part: string | typeof NAMES): void {

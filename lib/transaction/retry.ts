@@ -31,6 +31,8 @@ export interface AttemptOrder {
   /** Session and rows must be opened at one instant: the attempt before saw them at two. */
   readonly opensTogether: boolean
   readonly lastError: SessionTxError | undefined
+  /** Keys that are reserved for this attempt. */
+  readonly ticketKeys: readonly string[]
 }
 
 export interface RetryOptions extends BackoffOptions {
@@ -69,7 +71,7 @@ export async function withRetries<T>(
   let charged = 0
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
-  let order: AttemptOrder = { attempt: 1, isLast: options.retries === 0, opensTogether: false, lastError: undefined }
+  let order: AttemptOrder = { attempt: 1, isLast: options.retries === 0, opensTogether: false, lastError: undefined, ticketKeys: [] }
   try {
     for (;;) {
       const end = await request.attempt(order)
@@ -105,6 +107,7 @@ export async function withRetries<T>(
         isLast: charged >= options.retries,
         opensTogether: free || order.opensTogether,
         lastError: lastConflict,
+        ticketKeys: ticket?.keys ?? [],
       }
       request.onRerun(order.attempt, tools.now() - waitStart, waitedFor)
     }

@@ -2,7 +2,9 @@
  * First come, first served among those who lost a race for the same key. A ticket is a place in one queue per key; its
  * holder runs while the others wait, so a crowd of losers commits one after the other instead of racing again (50
  * parallel requests of one session with 3 retries: immediate re-run lets 4 through, jitter 9, tickets all 50).
- * A ticket reserves nothing: requests that never lost do not ask for one. Knows nothing of sessions or transactions.
+ * A ticket also reserves its keys until the holder is done: whoever comes later and could run again gives way when it
+ * wants to commit, else a holder that takes longer than the newcomers would lose to each of them. Nobody waits for a
+ * reservation with a connection in hand: giving way means rolling back and queueing. Knows no session, no transaction.
  */
 import { SessionTxError } from '../errors.js'
 import type { Interrupt } from './interrupt.js'
@@ -26,6 +28,11 @@ export class TicketOffice {
   /** For the metrics. */
   get counts(): { readonly waiting: number; readonly keys: number } {
     return { waiting: this.#waiting, keys: this.#queues.size }
+  }
+
+  /** True while somebody holds a ticket for the key. */
+  isTaken(key: string): boolean {
+    return this.#queues.has(key)
   }
 
   /**
