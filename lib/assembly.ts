@@ -192,6 +192,7 @@ async function run<T>(
     readOnly: false,
     route: () => '(run)',
     sessionId: () => sessionId,
+    begun: () => {},
     reset: () => {},
     work: async (tx, session) => work(tx, session()),
     vetoes: () => false,

@@ -197,9 +197,7 @@ class KoaRequest implements JointRequest<unknown> {
     const { parts } = this.#setup
     if (this.#mayRunAgain) this.#remember()
     try {
-      return await live(this, parts, attempt => {
-        this.#attempt = attempt
-      })
+      return await live(this, parts)
     } finally {
       const reason = this.retries > 0 ? this.notRerunnable() : undefined
       if (reason !== undefined) parts.events.emit('notRerunnable', { route: this.route(), reason })
@@ -228,6 +226,10 @@ class KoaRequest implements JointRequest<unknown> {
     const { req, res } = this.#ctx
     this.#id ??= { id: this.#setup.cookie.read(req, res, this.#keys) }
     return this.#id.id
+  }
+
+  begun(attempt: JointAttempt): void {
+    this.#attempt = attempt
   }
 
   work(): Promise<unknown> {

@@ -199,6 +199,7 @@ export class JointAttempt {
       acquireMs: parts.acquireMs,
       clock: parts.environment.clock,
       transaction,
+      interrupt: this.#setup.interrupt,
       observer,
       readOnly: request.readOnly,
       recognise: (error, flavour) => recognise(error, flavour, parts.conflicts),

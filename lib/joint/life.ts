@@ -6,7 +6,7 @@
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
 import { isSessionTxError, type SessionTxError } from '../errors.js'
-import type { EventHub, NotRerunnableReason } from '../events.js'
+import type { EventHub, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
 import type { LeaseBroker } from '../mysql/lease.js'
 import type { Resolver } from '../session/resolvers.js'
 import type { SessionObject } from '../session/session-object.js'
@@ -14,7 +14,7 @@ import type { SessionStore } from '../session/store.js'
 import type { Environment } from '../transaction/clock.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
-import { type AttemptEnd, type AttemptOrder, type RetryOptions, withRetries } from '../transaction/retry.js'
+import { type AttemptEnd, type AttemptOrder, type RetryOptions, type RetryRequest, withRetries } from '../transaction/retry.js'
 import type { TicketOffice } from '../transaction/ticket.js'
 import type { Activity } from './activity.js'
 import { JointAttempt, ticketKey } from './attempt.js'
@@ -53,6 +53,8 @@ export interface JointRequest<T> {
   readonly route: () => string
   /** The well-formed id that came with the request. */
   readonly sessionId: () => string | undefined
+  /** An attempt exists from now on; nothing of it has run. */
+  begun(attempt: JointAttempt): void
   /** Makes attempt n > 1 look like attempt 1. */
   reset(attempt: number): void | Promise<void>
   work(tx: Tx, session: () => SessionObject): Promise<T>
@@ -76,146 +78,240 @@ export interface JointRequest<T> {
  * Runs `request.work` until it commits, or until it is clear that it will not.
  * @throws the work's own error; RETRIES_EXHAUSTED QUEUE_FULL DEADLINE NOT_RERUNNABLE RESPONSE_STARTED COMMIT_UNKNOWN
  */
-export async function live<T>(request: JointRequest<T>, parts: JointParts, begun?: (attempt: JointAttempt) => void): Promise<T> {
-  const { environment, events, hooks } = parts
-  const { clock } = environment
-  const startedAt = clock.now()
-  let knownId: string | undefined
-  const id = (): string => (knownId ??= parts.nextId())
-  const { watchClient } = request
-  const interrupt = new Interrupt({ clock, deadlineMs: parts.deadlineMs, transactionId: id, watchClient })
+export async function live<T>(request: JointRequest<T>, parts: JointParts): Promise<T> {
   const ended = parts.activity.begin()
-  let knewSession = false
-  let lastOrder: AttemptOrder | undefined
-  let settled = false
-  const facts = (order: AttemptOrder) => ({ id: id(), route: request.route(), attempt: order.attempt })
-  const lasted = (order: AttemptOrder) => ({ ...facts(order), durationMs: clock.now() - startedAt })
+  const life = new Life(request, parts)
+  const { clock, random } = parts.environment
+  const { tickets, backoff } = parts
+  try {
+    const tools = { now: () => clock.now(), random, tickets }
+    return await withRetries<T>(life, { retries: request.retries, ...backoff }, tools)
+  } catch (error) {
+    life.refused(error)
+    throw error
+  } finally {
+    life.interrupt.end()
+    ended()
+  }
+}
 
-  async function attemptOnce(order: AttemptOrder): Promise<AttemptEnd<T>> {
-    lastOrder = order
-    const attemptStart = clock.now()
-    if (order.attempt > 1) await request.reset(order.attempt)
-    const neverAgain = request.retries === 0 || request.notRerunnable() !== undefined
-    const opensTogether = order.opensTogether || neverAgain
-    const attempt = new JointAttempt({ parts, request, order, interrupt, id, knewSession, opensTogether })
-    const { transaction, tx } = attempt
-    begun?.(attempt)
-    if (events.hears('begin')) events.emit('begin', facts(order))
-    const inside = <R>(work: () => Promise<R>): Promise<R> => interrupt.race(runAs(attempt, work))
+type RollbackReason = EventPayloads['rollback']['reason']
 
+/** A handler's error; its own box, since anything can be thrown, undefined too. */
+interface Failure {
+  readonly error: unknown
+}
+
+function boxed(error: unknown): Failure | undefined {
+  return error === undefined ? undefined : { error }
+}
+
+/** One request over all its attempts. */
+class Life<T> implements RetryRequest<T> {
+  readonly interrupt: Interrupt
+  readonly #request: JointRequest<T>
+  readonly #parts: JointParts
+  readonly #startedAt: number
+  #id: string | undefined
+  #knewSession = false
+  #lastOrder: AttemptOrder | undefined
+  /** The event that says how the request ended has been told. */
+  #told = false
+
+  constructor(request: JointRequest<T>, parts: JointParts) {
+    const { clock } = parts.environment
+    this.#request = request
+    this.#parts = parts
+    this.#startedAt = clock.now()
+    const { watchClient } = request
+    this.interrupt = new Interrupt({ clock, deadlineMs: parts.deadlineMs, transactionId: this.#idOf, watchClient })
+  }
+
+  get id(): string {
+    this.#id ??= this.#parts.nextId()
+    return this.#id
+  }
+  readonly #idOf = (): string => this.id
+
+  notRerunnable(): NotRerunnableReason | undefined {
+    return this.#request.notRerunnable()
+  }
+
+  /** The life of a request, as far as one attempt goes. */
+  async attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
+    const { clock } = this.#parts.environment
+    const startedAt = clock.now()
+    this.#lastOrder = order
+    if (order.attempt > 1) await this.interrupt.race(Promise.resolve(this.#request.reset(order.attempt)))
+    const attempt = this.#begin(order)
+    const { transaction } = attempt
+    const conflictEnd = (conflict: SessionTxError) => this.#conflictEnd(conflict, clock.now() - startedAt)
+
+    // The handler.
     let value: T | undefined
-    let failure: { readonly error: unknown } | undefined
+    let failure: Failure | undefined
     try {
-      if (order.opensTogether) await inside(() => attempt.openTogether())
-      value = await inside(() => request.work(tx, () => attempt.session))
+      if (order.opensTogether) await this.#inside(attempt, () => attempt.openTogether())
+      value = await this.#inside(attempt, () => this.#request.work(attempt.tx, () => attempt.session))
     } catch (error) {
       failure = { error }
     }
-    knewSession ||= attempt.knowsSession
+    this.#knewSession ||= attempt.knowsSession
+    // Returned, but the time is over or a savepoint could not be gone back to: nobody must be told that it went well.
+    if (failure === undefined) failure = boxed(transaction.failure ?? this.interrupt.reason)
 
     // The verdict. A conflict comes first, even one that the handler caught: what it answered was built on sand.
-    const lost = lostRace(failure)
-    if (lost !== undefined) return rollBack(lost)
-    if (failure !== undefined && (interrupt.reason !== undefined || !request.commitsOnError(failure.error))) {
-      return rollBack(undefined, 'error')
+    let conflict = this.#lostRace(attempt, failure)
+    const reason = conflict === undefined ? this.#reasonToRollBack(attempt, failure) : undefined
+    if (conflict !== undefined || reason !== undefined) {
+      await this.#rollBack(attempt, conflict ?? failure?.error)
+      if (conflict !== undefined) return conflictEnd(conflict)
+      this.#tellRollback(order, failure, reason ?? 'error')
+      return failure === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...failure }
     }
-    if (failure === undefined && transaction.doomed) return rollBack(undefined, 'doom')
-    if (failure === undefined && request.vetoes()) return rollBack(undefined, 'veto')
-    const answered = failure
 
+    // The last words of the application, still inside.
     const commitStart = clock.now()
-    try {
-      if (transaction.hasBeforeCommit) await inside(() => transaction.runBeforeCommit())
-      if (transaction.failure !== undefined) throw transaction.failure
-    } catch (error) {
-      failure = { error }
-      return rollBack(lostRace(failure), 'error')
+    const objection = transaction.hasBeforeCommit ? await this.#beforeCommit(attempt) : undefined
+    conflict = this.#lostRace(attempt, objection)
+    if (conflict !== undefined || objection !== undefined) {
+      await this.#rollBack(attempt, conflict ?? objection?.error)
+      if (conflict !== undefined) return conflictEnd(conflict)
+      this.#tellRollback(order, objection, 'error')
+      return { kind: 'failed', error: objection?.error }
     }
-    const lostLate = lostRace(undefined)
-    if (lostLate !== undefined) return rollBack(lostLate)
+
+    // The commit: prepare, COMMIT, install.
     const outcome = await transaction.commit()
     attempt.close()
     if (outcome.kind === 'unknown') {
-      settled = true
-      events.emit('unknown', lasted(order))
+      this.#told = true
+      this.#parts.events.emit('unknown', this.#lasted(order))
       return { kind: 'failed', error: outcome.error }
     }
     if (outcome.kind === 'rolledBack') {
-      await hooks.afterRollback(attempt.transaction, request)
-      failure = { error: outcome.error }
-      const conflict = lostRace(failure)
+      await this.#hooksAfterRollback(attempt)
+      conflict = this.#lostRace(attempt, outcome)
       if (conflict !== undefined) return conflictEnd(conflict)
-      settled = outcome.error !== interrupt.reason
-      if (settled) events.emit('rollback', { ...lasted(order), reason: 'error' })
+      this.#tellRollback(order, outcome, 'error')
       return { kind: 'failed', error: outcome.error }
     }
-    const used = attempt.usedSession
-    const resolved = used?.resource.resolved ?? []
-    request.committed(attempt)
-    const commitMs = transaction.isEmpty ? undefined : clock.now() - commitStart
-    settled = true
-    events.emit('commit', { ...lasted(order), commitMs, resolved })
-    for (const error of outcome.lateErrors) hooks.failed(transaction, request, 'install', error)
-    const hooksEnd = hooks.afterCommit(transaction, request)
-    if (hooksEnd !== undefined) request.hooksBegun?.(hooksEnd)
-    return answered === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', error: answered.error }
 
-    /** The conflict that ends this attempt, whether it was thrown at the end or swallowed on the way. */
-    function lostRace(failed: { readonly error: unknown } | undefined): SessionTxError | undefined {
-      if (transaction.conflict !== undefined) return transaction.conflict
-      if (failed === undefined || failed.error === interrupt.reason) return undefined
-      return recognise(failed.error, 'mariadb', parts.conflicts)?.conflict
-    }
+    // Both sides are stored, and nothing fails the request any more. (A handler's error may be its answer all the same.)
+    this.#tellCommit(order, attempt, clock.now() - commitStart, outcome.lateErrors)
+    return failure === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...failure }
+  }
 
-    async function rollBack(conflict: SessionTxError | undefined, reason?: 'error' | 'doom' | 'veto'): Promise<AttemptEnd<T>> {
-      await transaction.rollback(conflict ?? failure?.error)
-      attempt.close()
-      await hooks.afterRollback(transaction, request)
-      if (conflict !== undefined) return conflictEnd(conflict)
-      // The deadline is a refusal, told as such when the request ends.
-      settled = failure === undefined || failure.error !== interrupt.reason
-      if (reason !== undefined && settled) {
-        events.emit('rollback', { ...lasted(order), reason })
-      }
-      return failure === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', error: failure.error }
-    }
+  #begin(order: AttemptOrder): JointAttempt {
+    const { events } = this.#parts
+    const neverAgain = this.#request.retries === 0 || this.#request.notRerunnable() !== undefined
+    const attempt = new JointAttempt({
+      parts: this.#parts,
+      request: this.#request,
+      order,
+      interrupt: this.interrupt,
+      id: this.#idOf,
+      knewSession: this.#knewSession,
+      opensTogether: order.opensTogether || neverAgain,
+    })
+    this.#request.begun(attempt)
+    if (events.hears('begin')) events.emit('begin', this.#facts(order.attempt))
+    return attempt
+  }
 
-    function conflictEnd(error: SessionTxError): AttemptEnd<T> {
-      const { session, lost = [] } = error.conflict ?? {}
-      const queued = session !== undefined && error.conflict?.kind !== 'snapshot' && error.conflict?.kind !== 'session'
-      const ticketKeys = queued ? lost.map(variable => ticketKey(session, variable)) : []
-      return { kind: 'conflict', error, ticketKeys, attemptMs: clock.now() - attemptStart }
+  /** The application's code: with the attempt as the current one, and not beyond the deadline. */
+  #inside<R>(attempt: JointAttempt, work: () => Promise<R>): Promise<R> {
+    return this.interrupt.race(runAs(attempt, work))
+  }
+
+  async #beforeCommit(attempt: JointAttempt): Promise<Failure | undefined> {
+    try {
+      await this.#inside(attempt, () => attempt.transaction.runBeforeCommit())
+      return undefined
+    } catch (error) {
+      return { error }
     }
   }
 
-  try {
-    return await withRetries<T>(
-      {
-        get id() {
-          return id()
-        },
-        interrupt,
-        attempt: attemptOnce,
-        notRerunnable: () => request.notRerunnable(),
-        onConflict: (error, order, attemptMs, refusal) => {
-          const conflict = error.conflict ?? { kind: 'requested', store: 'application' }
-          events.emit('conflict', { ...facts(order), conflict, attemptMs, decision: refusal?.code ?? 'rerun' })
-        },
-        onRerun: (attempt, waitMs, waitedFor) => {
-          events.emit('rerun', { id: id(), route: request.route(), attempt, waitMs, waitedFor })
-        },
-      },
-      { retries: request.retries, ...parts.backoff },
-      { now: () => clock.now(), random: environment.random, tickets: parts.tickets },
-    )
-  } catch (error) {
-    if (lastOrder !== undefined && !settled && isSessionTxError(error)) {
-      const reason = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED' ? request.notRerunnable() : undefined
-      events.emit('refused', { ...lasted(lastOrder), code: error.code, ...(reason === undefined ? {} : { notRerunnable: reason }) })
-    }
-    throw error
-  } finally {
-    interrupt.end()
-    ended()
+  /** The conflict that ends the attempt, whether it was thrown at the end or swallowed on the way. */
+  #lostRace({ transaction }: JointAttempt, failure: Failure | undefined): SessionTxError | undefined {
+    if (transaction.conflict !== undefined) return transaction.conflict
+    if (failure === undefined || failure.error === this.interrupt.reason) return undefined
+    return recognise(failure.error, 'mariadb', this.#parts.conflicts)?.conflict
+  }
+
+  /** The policies: each can only keep an attempt from being stored. */
+  #reasonToRollBack({ transaction }: JointAttempt, failure: Failure | undefined): RollbackReason | undefined {
+    if (transaction.failure !== undefined || this.interrupt.reason !== undefined) return 'error'
+    if (failure !== undefined) return this.#request.commitsOnError(failure.error) ? undefined : 'error'
+    if (transaction.doomed) return 'doom'
+    return this.#request.vetoes() ? 'veto' : undefined
+  }
+
+  async #rollBack(attempt: JointAttempt, reason: unknown): Promise<void> {
+    const { transaction } = attempt
+    await transaction.rollback(reason)
+    attempt.close()
+    await this.#hooksAfterRollback(attempt)
+  }
+
+  /** What they undo may be done again by the next attempt, so it waits for them, within the deadline. */
+  async #hooksAfterRollback({ transaction }: JointAttempt): Promise<void> {
+    const hooks = this.#parts.hooks.afterRollback(transaction, this.#request)
+    if (hooks !== undefined) await this.interrupt.race(hooks).catch(() => {})
+  }
+
+  #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
+    const { session, lost = [], kind } = error.conflict ?? {}
+    const queues = session !== undefined && kind !== 'snapshot' && kind !== 'session'
+    const ticketKeys = queues ? lost.map(variable => ticketKey(session, variable)) : []
+    return { kind: 'conflict', error, ticketKeys, attemptMs }
+  }
+
+  // ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  onConflict(error: SessionTxError, order: AttemptOrder, attemptMs: number, refusal: SessionTxError | undefined): void {
+    const conflict = error.conflict ?? { kind: 'requested', store: 'application' }
+    const decision = refusal?.code ?? 'rerun'
+    this.#parts.events.emit('conflict', { ...this.#facts(order.attempt), conflict, attemptMs, decision })
+  }
+
+  onRerun(attempt: number, waitMs: number, waitedFor: EventPayloads['rerun']['waitedFor']): void {
+    this.#parts.events.emit('rerun', { ...this.#facts(attempt), waitMs, waitedFor })
+  }
+
+  /** The deadline is a refusal, told as such when the request ends. */
+  #tellRollback(order: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
+    if (failure !== undefined && failure.error === this.interrupt.reason) return
+    this.#told = true
+    this.#parts.events.emit('rollback', { ...this.#lasted(order), reason })
+  }
+
+  #tellCommit(order: AttemptOrder, attempt: JointAttempt, tookMs: number, lateErrors: readonly unknown[]): void {
+    const { events, hooks } = this.#parts
+    const { transaction, usedSession } = attempt
+    this.#told = true
+    this.#request.committed(attempt)
+    const commitMs = transaction.isEmpty ? undefined : tookMs
+    events.emit('commit', { ...this.#lasted(order), commitMs, resolved: usedSession?.resource.resolved ?? [] })
+    for (const error of lateErrors) hooks.failed(transaction, this.#request, 'install', error)
+    const hooksEnd = hooks.afterCommit(transaction, this.#request)
+    if (hooksEnd !== undefined) this.#request.hooksBegun?.(hooksEnd)
+  }
+
+  refused(error: unknown): void {
+    if (this.#told || this.#lastOrder === undefined || !isSessionTxError(error)) return
+    const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
+    const reason = cannot ? this.#request.notRerunnable() : undefined
+    const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
+    this.#parts.events.emit('refused', { ...this.#lasted(this.#lastOrder), code: error.code, ...notRerunnable })
+  }
+
+  #facts(attempt: number): TransactionFacts {
+    return { id: this.id, route: this.#request.route(), attempt }
+  }
+  #lasted({ attempt }: AttemptOrder): TransactionFacts & { readonly durationMs: number } {
+    const durationMs = this.#parts.environment.clock.now() - this.#startedAt
+    return { id: this.id, route: this.#request.route(), attempt, durationMs }
   }
 }

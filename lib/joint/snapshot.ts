@@ -52,7 +52,7 @@ export class JointSnapshot implements StatementObserver {
     const pause = copy.opened?.pause()
     const resume = pause !== undefined && isPending(pause) ? await pause : pause
     try {
-      await resource.control('START TRANSACTION WITH CONSISTENT SNAPSHOT')
+      await resource.openView()
       if (!copy.advance()) this.#check(copy)
       this.#view = 'open'
     } finally {

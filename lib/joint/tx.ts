@@ -70,12 +70,12 @@ export class Tx {
    * @throws the driver's own errors; a lost race among them leads to another run even if it is caught
    */
   query<T = unknown>(statement: string | StatementOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
-    return this.#mysql.run('query', statement, values) as Promise<[T, FieldPacket[]]>
+    return this.#mysql.run('query', statement, values, this.query) as Promise<[T, FieldPacket[]]>
   }
 
   /** The same as a prepared statement. */
   execute<T = unknown>(statement: string | StatementOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
-    return this.#mysql.run('execute', statement, values) as Promise<[T, FieldPacket[]]>
+    return this.#mysql.run('execute', statement, values, this.execute) as Promise<[T, FieldPacket[]]>
   }
 
   get #mysql(): MysqlResource {
@@ -104,6 +104,8 @@ export class Tx {
 
   /** If `part` throws, session and rows go back to where they are now, and the error goes on. Nests. */
   savepoint<T>(part: () => MaybePromise<T>): Promise<T> {
+    // The session takes part from the start: one that joined inside the part would be forgotten with it.
+    this.#setup.workingCopy()
     return this.#setup.transaction.savepoint(part)
   }
 

@@ -6,8 +6,9 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { attachError, conflictError, SessionTxError } from '../errors.js'
+import { conflictError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
+import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import type { FieldPacket, StatementOptions } from './driver.js'
@@ -34,6 +35,7 @@ export interface MysqlResourceSetup {
   readonly acquireMs: number
   readonly clock: Clock
   readonly transaction: Transaction
+  readonly interrupt: Interrupt
   readonly observer: StatementObserver
   readonly readOnly: boolean
   /** The one question of retryability (joint/conflicts.ts). */
@@ -63,9 +65,15 @@ export class MysqlResource implements OnePhaseResource {
     this.#setup = setup
   }
 
-  /** Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. */
-  run(method: StatementMethod, sql: string | StatementOptions, values: unknown): Promise<[unknown, FieldPacket[] | undefined]> {
-    const statement = new Statement<[unknown, FieldPacket[] | undefined]>(() => this.#start(method, sql, values))
+  /** Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. `caller`: see {@link Statement}. */
+  run(
+    method: StatementMethod,
+    sql: string | StatementOptions,
+    values: unknown,
+    caller: (...args: never[]) => unknown,
+  ): Promise<[unknown, FieldPacket[] | undefined]> {
+    const start = () => this.#start(method, sql, values)
+    const statement = new Statement<[unknown, FieldPacket[] | undefined]>(start, caller)
     this.#running.add(statement)
     statement.settled(failed => {
       this.#running.delete(statement)
@@ -106,14 +114,20 @@ export class MysqlResource implements OnePhaseResource {
       throw transaction.closedError()
     }
     this.#lease = lease
-    if (readOnly) await this.control('START TRANSACTION READ ONLY')
-    await observer.opening(this, lease)
+    const opening = observer.opening(this, lease)
+    if (opening !== undefined) await opening
+    else if (readOnly) await this.control('START TRANSACTION READ ONLY')
     return lease
   }
 
   /** Takes the connection now, without a statement. */
   async open(): Promise<void> {
     await this.#takeLease()
+  }
+
+  /** Opens the read view now; waits for no row lock. */
+  async openView(): Promise<void> {
+    await this.control(`START TRANSACTION WITH CONSISTENT SNAPSHOT${this.#setup.readOnly ? ', READ ONLY' : ''}`)
   }
 
   /** A statement of our own, which nobody observes. */
@@ -153,8 +167,14 @@ export class MysqlResource implements OnePhaseResource {
         }
       }
       const { connection } = lease
-      if (values === undefined) connection[method](sql, onAnswer)
-      else connection[method](sql, values, onAnswer)
+      try {
+        if (values === undefined) connection[method](sql, onAnswer)
+        else connection[method](sql, values, onAnswer)
+      } catch (error) {
+        // mysql2 throws at once for a value that it cannot bind; nothing was sent.
+        observer.failed()
+        reject(error)
+      }
     })
   }
 
@@ -214,8 +234,8 @@ export class MysqlResource implements OnePhaseResource {
     this.#over = true
     const lease = this.#lease
     if (lease === undefined) return
-    const idle = await this.#runningEnd(lease)
-    if (!idle || this.#spoilt) return this.abandon()
+    if (!(await this.#runningEnd())) return this.#cutOff(lease)
+    if (this.#spoilt) return this.abandon()
     if (this.#sent === 0) return this.#letGo()
     try {
       await new Promise<void>((resolve, reject) => {
@@ -229,9 +249,19 @@ export class MysqlResource implements OnePhaseResource {
     this.#letGo()
   }
 
-  /** False if statements are still running after a while: then only losing the connection ends them. */
-  async #runningEnd(lease: Lease): Promise<boolean> {
+  /** Ends what is still running, on the server too, so that its locks do not outlive us; then the connection goes. */
+  async #cutOff(lease: Lease): Promise<void> {
+    try {
+      await this.#setup.broker.killQuery(lease)
+    } finally {
+      this.abandon()
+    }
+  }
+
+  /** False if statements are still running after a while, or at the deadline: only losing the connection ends them. */
+  async #runningEnd(): Promise<boolean> {
     if (this.#running.size === 0) return true
+    if (this.#setup.interrupt.reason !== undefined) return false
     const ends = Promise.all([...this.#running].map(statement => statement.end)).then(() => true)
     let giveUp = (): void => {}
     const late = new Promise<false>(resolve => {
@@ -240,7 +270,6 @@ export class MysqlResource implements OnePhaseResource {
     const timer = this.#setup.clock.after(RUNNING_MS_MAX, () => giveUp())
     const ended = await Promise.race([ends, late])
     timer.cancel()
-    if (!ended) await this.#setup.broker.killQuery(lease).catch((error: unknown) => attachError(error, lease))
     return ended
   }
 
@@ -258,6 +287,7 @@ export class MysqlResource implements OnePhaseResource {
   async savepoint(): Promise<() => Promise<void>> {
     this.#savepoints += 1
     const name = `sessiontx_${this.#savepoints}`
+    await this.#takeLease()
     const restore = this.#setup.observer.savepoint()
     await this.control(`SAVEPOINT ${name}`)
     return async () => {

@@ -15,17 +15,21 @@ export class Statement<T> extends Promise<T> {
   #end: Promise<void> = Promise.resolve()
   #onSettled: ((failed: boolean) => void) | undefined
 
-  constructor(start: () => Promise<T>) {
+  /** @param start sends it; `caller` is left out of the stack that a failure shows, which begins where it was called */
+  constructor(start: () => Promise<T>, caller: (...args: never[]) => unknown) {
     let settle: { resolve: (value: T) => void; reject: (error: unknown) => void } | undefined
     super((resolve, reject) => {
       settle = { resolve, reject }
     })
+    const origin: { stack?: string } = {}
+    Error.captureStackTrace(origin, caller)
     this.#end = start().then(
       value => {
         this.#onSettled?.(false)
         settle?.resolve(value)
       },
       (error: unknown) => {
+        showOrigin(error, origin)
         this.#error = error
         this.#onSettled?.(true)
         settle?.reject(error)
@@ -58,4 +62,11 @@ export class Statement<T> extends Promise<T> {
     this.#awaited = true
     return super.then(onValue, onError)
   }
+}
+
+/** The driver's own frames say where a packet was read; people look for the line in their handler. */
+function showOrigin(error: unknown, origin: { readonly stack?: string }): void {
+  if (!(error instanceof Error) || origin.stack === undefined) return
+  const frames = origin.stack.slice(origin.stack.indexOf('\n') + 1)
+  error.stack = `${error.name}: ${error.message}\n${frames}`
 }

@@ -159,10 +159,12 @@ const REASONS: Readonly<Record<NotRerunnableReason, string>> = Object.freeze({
   nextCalled: 'the handler called next(), which works only once',
 })
 
+const ENDS_WAITING: ReadonlySet<SessionTxErrorCode> = new Set(['DEADLINE', 'QUEUE_FULL', 'CONFLICT', 'NOT_RERUNNABLE'])
+
 /** A deadline or a full queue while waiting for a re-run says which conflict led there. */
 function withCause(error: unknown, conflict: SessionTxError | undefined): unknown {
   if (conflict === undefined || !isSessionTxError(error) || error.cause !== undefined) return error
-  if (error.code !== 'DEADLINE' && error.code !== 'QUEUE_FULL' && error.code !== 'CONFLICT') return error
+  if (!ENDS_WAITING.has(error.code)) return error
   return new SessionTxError(error.code, error.message, {
     cause: conflict,
     conflict: conflict.conflict,
