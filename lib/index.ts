@@ -15,7 +15,7 @@ import { koaMetrics } from './http/koa-metrics.js'
 import type { JointAttempt } from './joint/attempt.js'
 import type { Tx } from './joint/tx.js'
 import type { MetricsOptions } from './metrics/endpoint.js'
-import { checkRetries } from './option-rules.js'
+import { checkRetries, checkRoute } from './option-rules.js'
 import type { SessionTxOptions } from './options.js'
 import type { SessionMembers } from './session/session-object.js'
 import type { Environment } from './transaction/clock.js'
@@ -30,8 +30,9 @@ export type Session = SessionData & SessionMembers & { [variable: string]: unkno
 
 /** For `new Koa<DefaultState, SessionTxContext>()`. */
 export interface SessionTxContext {
-  /** Assign null to end the session, an object to replace it. */
-  session: Session
+  get session(): Session
+  /** Null ends the session, an object replaces it. */
+  set session(value: (SessionData & { readonly [variable: string]: unknown }) | null)
   readonly tx: Tx
 }
 
@@ -79,7 +80,10 @@ export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environmen
     commitOnError,
   }
   return Object.assign(koaMiddleware(setup), carried, {
-    transactional: (handler: KoaMiddleware, route: RouteOptions = {}) => koaTransactional(setup, handler, route),
+    transactional: (handler: KoaMiddleware, route: RouteOptions = {}) => {
+      checkRoute(handler, route)
+      return koaTransactional(setup, handler, route)
+    },
     metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) => koaMetrics(metricsOptions, recorder),
   }) as SessionTx
 }

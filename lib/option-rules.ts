@@ -81,6 +81,13 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['hold.requestBytesMax', whole(0, GIB)],
 ])
 
+/** What one route may set for itself: `transactional(handler, options)`. */
+const ROUTE_RULES: ReadonlyMap<string, Rule> = new Map([
+  ['retries', retries],
+  ['isolation', oneOf('read committed', 'repeatable read', 'snapshot', 'serializable')],
+  ['readOnly', yesOrNo],
+])
+
 /** Options that hold options. */
 const GROUPS: ReadonlySet<string> = new Set(['retry', 'retry.tickets', 'session', 'session.cookie', 'hold'])
 const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.tickets'])
@@ -111,6 +118,22 @@ export function checkOptions(options: unknown): void {
 export function checkRetries(value: unknown, name = 'retry.retries'): number {
   refuseUnless(retries(value), name, value)
   return value as number
+}
+
+/**
+ * Checks the arguments of `transactional()`, at start-up.
+ * @throws MISCONFIGURED with a sentence about the first thing wrong
+ */
+export function checkRoute(handler: unknown, options: unknown): void {
+  refuseUnless(callback(handler), 'transactional(handler)', handler)
+  refuseUnless(isPlainObject(options) ? undefined : 'an object', 'transactional(handler, options)', options)
+  for (const [name, value] of Object.entries(options as Readonly<Record<string, unknown>>)) {
+    const rule = ROUTE_RULES.get(name)
+    if (rule === undefined) {
+      throw misconfigured(`unknown option \`${name}\` of transactional(); it knows ${[...ROUTE_RULES.keys()].join(', ')}`)
+    }
+    if (value !== undefined) refuseUnless(rule(value), `transactional(handler, { ${name} })`, value)
+  }
 }
 
 function checkGroup(group: Readonly<Record<string, unknown>>, prefix: string): void {

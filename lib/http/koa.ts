@@ -17,9 +17,9 @@ import { type Isolation, type JointParts, type JointRequest, live } from '../joi
 import type { Tx } from '../joint/tx.js'
 import type { SessionObject } from '../session/session-object.js'
 import { current } from '../transaction/current.js'
-import { keygripOf, type SessionCookie, type Signer } from './cookie.js'
+import { type FoundCookie, keygripOf, type SessionCookie, type Signer } from './cookie.js'
 import { Pristine } from './pristine.js'
-import { hasBody, ReplayableRequest } from './replayable-request.js'
+import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
 
 /** What we use of Koa's context. */
 export interface KoaContext {
@@ -34,7 +34,7 @@ export interface KoaContext {
   status: number
   state: object
   body: unknown
-  respond?: boolean
+  respond?: boolean | undefined
 }
 
 export type KoaNext = () => Promise<unknown>
@@ -81,10 +81,12 @@ export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
   const downstream = new Downstream(identity)
   function sessionTx(ctx: KoaContext, next: KoaNext): Promise<unknown> {
     if (isInside(ctx) || setup.skip?.(ctx) === true) return next()
-    const below = setup.retries(ctx) === 0 ? undefined : downstream.of(ctx)
+    const retries = setup.retries(ctx)
+    const below = retries === 0 ? undefined : downstream.of(ctx)
     const first = (): Promise<unknown> => next()
-    const position = below === undefined ? 'position' : undefined
-    const request = new KoaRequest(ctx, setup, {}, { first, again: below && (() => below(ctx)), cannot: () => position })
+    const position = retries > 0 && below === undefined ? 'position' : undefined
+    const runs = { first, again: below && (() => below(ctx)), cannot: () => position } as const
+    const request = new KoaRequest(ctx, setup, { retries }, runs)
     return request.live()
   }
   Object.defineProperty(sessionTx, MARK, { value: identity, enumerable: true })
@@ -173,7 +175,7 @@ class KoaRequest implements JointRequest<unknown> {
   #state: object | undefined
   #parsed: Parsed | undefined
   #attempt: JointAttempt | undefined
-  #id: { readonly id: string | undefined } | undefined
+  #found: FoundCookie | undefined
   #unreplayable = false
 
   constructor(ctx: KoaContext, setup: KoaSetup, options: RouteOptions, runs: Runs) {
@@ -224,8 +226,8 @@ class KoaRequest implements JointRequest<unknown> {
 
   readonly sessionId = (): string | undefined => {
     const { req, res } = this.#ctx
-    this.#id ??= { id: this.#setup.cookie.read(req, res, this.#keys) }
-    return this.#id.id
+    this.#found ??= this.#setup.cookie.read(req, res, this.#keys)
+    return this.#found.id
   }
 
   begun(attempt: JointAttempt): void {
@@ -243,7 +245,8 @@ class KoaRequest implements JointRequest<unknown> {
     this.#pristine?.restore()
     this.#ctx.state = { ...this.#state }
     this.#parsed?.restore()
-    if (this.#body !== undefined && !(await this.#body.rewind())) {
+    if (this.#body === undefined) rewindEmpty(this.#ctx.req)
+    else if (!(await this.#body.rewind())) {
       this.#unreplayable = true
       const message = 'the request body could not be read again: it is larger than hold.requestBytesMax, or broke off'
       throw new SessionTxError('NOT_RERUNNABLE', message)
@@ -281,10 +284,13 @@ class KoaRequest implements JointRequest<unknown> {
     const used = attempt.usedSession
     const { req, res, secure } = this.#ctx
     if (used === undefined || res.headersSent) return
-    const { cookie } = this.#setup
-    const { change } = used
+    const { cookie, parts } = this.#setup
+    const { change, copy } = used
     if (change.kind === 'set') cookie.write(req, res, this.#keys, secure, change)
     else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, secure)
+    else if (this.#found?.signedByOldKey === true && copy.opened !== undefined) {
+      cookie.write(req, res, this.#keys, secure, { id: copy.id, maxAge: parts.cookieMaxAgeMs })
+    }
   }
 
   afterResponse(start: () => void): void {
@@ -312,12 +318,16 @@ function parsedAbove(request: object): Parsed | undefined {
   }
 }
 
-/** A stream that nobody will read: a late error must not end the process, so it is heard before it is destroyed. */
+/**
+ * A stream that nobody will read. A late error must neither end the process nor, through the listener that Koa 2 gives
+ * each body, answer the next attempt with a 500: so ours replaces all others before it is destroyed.
+ */
 function discardStream(body: unknown): void {
   if (typeof body !== 'object' || body === null) return
-  const { once, destroy } = body as { once?: unknown; destroy?: unknown }
-  if (typeof once !== 'function' || typeof destroy !== 'function') return
-  once.call(body, 'error', () => {})
+  const { on, removeAllListeners, destroy } = body as Record<'on' | 'removeAllListeners' | 'destroy', unknown>
+  if (typeof on !== 'function' || typeof destroy !== 'function') return
+  if (typeof removeAllListeners === 'function') removeAllListeners.call(body, 'error')
+  on.call(body, 'error', () => {})
   destroy.call(body)
 }
 

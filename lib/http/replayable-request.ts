@@ -4,7 +4,7 @@
  *
  * The bytes are kept where Node's parser hands them over (`req.push`), so it does not matter who reads them how. For the
  * next attempt the request gets a fresh reading state and the kept chunks again. `Readable.ReadableState` is exported
- * but undocumented; test/http/replayable-request.test.ts fails where a Node version changes what this relies on.
+ * but undocumented; test/koa/body.test.ts fails where a Node version changes what this relies on.
  */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
@@ -22,6 +22,21 @@ interface Internals {
 export function hasBody(req: IncomingMessage): boolean {
   const { 'content-length': length, 'transfer-encoding': encoding } = req.headers
   return encoding !== undefined || (length !== undefined && length !== '0')
+}
+
+/**
+ * The same for a request without a body, where nothing is kept: one that was read to its end can be read to it again,
+ * else a parser waits for ever, or says that the request is closed.
+ */
+export function rewindEmpty(req: IncomingMessage): void {
+  if (req.readableFlowing === null && !req.readableEnded && !req.destroyed) return
+  refill(req as IncomingMessage & Internals, [])
+}
+
+function refill(req: IncomingMessage & Internals, chunks: readonly unknown[], push = req.push): void {
+  req._readableState = new ReadableState({ highWaterMark: req.readableHighWaterMark }, req, false)
+  for (const chunk of chunks) push.call(req, chunk)
+  push.call(req, null)
 }
 
 export class ReplayableRequest {
@@ -86,9 +101,7 @@ export class ReplayableRequest {
     const req = this.#req
     if (!this.#ended && !this.#overLimit) await this.#drain()
     if (this.#overLimit || !this.#ended) return false
-    req._readableState = new ReadableState({ highWaterMark: req.readableHighWaterMark }, req, false)
-    for (const chunk of this.#chunks) this.#push.call(req, chunk)
-    this.#push.call(req, null)
+    refill(req, this.#chunks, this.#push)
     return true
   }
 

@@ -3,7 +3,7 @@
  * ends with one. The application's own `retry.isRetryable` is heard first, then our own conflicts, then the table of
  * database errors (mysql/errors.ts). Knows nothing of what follows from the answer.
  */
-import { conflictError, isSessionTxError, SessionTxError } from '../errors.js'
+import { attachError, conflictError, isSessionTxError, SessionTxError } from '../errors.js'
 import { classify, type Flavour, type Sticky } from '../mysql/errors.js'
 
 export interface ConflictOptions {
@@ -21,7 +21,7 @@ const WRAPPERS = ['cause', 'original', 'parent', 'driverError'] as const
 const WRAPPERS_MAX = 64
 
 export function recognise(error: unknown, flavour: Flavour, options: ConflictOptions): Recognised | undefined {
-  const asked = options.isRetryable?.(error)
+  const asked = ask(options.isRetryable, error)
   if (asked === false) return undefined
   const own = ownConflict(error, new Set())
   if (own !== undefined) return { conflict: own, sticky: 'always' }
@@ -53,6 +53,16 @@ export function recognise(error: unknown, flavour: Flavour, options: ConflictOpt
  */
 export function isConflict(error: unknown): boolean {
   return recognise(error, 'mariadb', { isRetryable: undefined, duplicateIsConflict: false }) !== undefined
+}
+
+/** A callback that throws has no opinion: an attempt must end whatever happens in it. */
+function ask(isRetryable: ConflictOptions['isRetryable'], error: unknown): boolean | undefined {
+  try {
+    return isRetryable?.(error)
+  } catch (broken) {
+    attachError(error, broken)
+    return undefined
+  }
 }
 
 function ownConflict(error: unknown, seen: Set<object>): SessionTxError | undefined {

@@ -5,7 +5,7 @@
  *   handler → verdict → before-commit hooks → prepare → COMMIT → install → respond → after-commit hooks
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
-import { isSessionTxError, type SessionTxError } from '../errors.js'
+import { attachError, isSessionTxError, type SessionTxError } from '../errors.js'
 import type { EventHub, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
 import type { LeaseBroker } from '../mysql/lease.js'
 import type { Resolver } from '../session/resolvers.js'
@@ -162,7 +162,15 @@ class Life<T> implements RetryRequest<T> {
 
     // The verdict. A conflict comes first, even one that the handler caught: what it answered was built on sand.
     let conflict = this.#lostRace(attempt, failure)
-    const reason = conflict === undefined ? this.#reasonToRollBack(attempt, failure) : undefined
+    let reason: RollbackReason | undefined
+    try {
+      if (conflict === undefined) reason = this.#reasonToRollBack(attempt, failure)
+    } catch (error) {
+      // A policy of the application threw: nobody has agreed to a commit.
+      reason = 'error'
+      if (failure === undefined) failure = { error }
+      else attachError(failure.error, error)
+    }
     if (conflict !== undefined || reason !== undefined) {
       await this.#rollBack(attempt, conflict ?? failure?.error)
       if (conflict !== undefined) return conflictEnd(conflict)
@@ -174,11 +182,12 @@ class Life<T> implements RetryRequest<T> {
     const commitStart = clock.now()
     const objection = transaction.hasBeforeCommit ? await this.#beforeCommit(attempt) : undefined
     conflict = this.#lostRace(attempt, objection)
-    if (conflict !== undefined || objection !== undefined) {
+    if (conflict !== undefined || objection !== undefined || transaction.doomed) {
       await this.#rollBack(attempt, conflict ?? objection?.error)
       if (conflict !== undefined) return conflictEnd(conflict)
-      this.#tellRollback(order, objection, 'error')
-      return { kind: 'failed', error: objection?.error }
+      this.#tellRollback(order, objection, objection === undefined ? 'doom' : 'error')
+      const answer = objection ?? failure
+      return answer === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...answer }
     }
 
     // The commit: prepare, COMMIT, install.
@@ -227,7 +236,7 @@ class Life<T> implements RetryRequest<T> {
   async #beforeCommit(attempt: JointAttempt): Promise<Failure | undefined> {
     try {
       await this.#inside(attempt, () => attempt.transaction.runBeforeCommit())
-      return undefined
+      return boxed(attempt.transaction.failure)
     } catch (error) {
       return { error }
     }
@@ -243,9 +252,9 @@ class Life<T> implements RetryRequest<T> {
   /** The policies: each can only keep an attempt from being stored. */
   #reasonToRollBack({ transaction }: JointAttempt, failure: Failure | undefined): RollbackReason | undefined {
     if (transaction.failure !== undefined || this.interrupt.reason !== undefined) return 'error'
-    if (failure !== undefined) return this.#request.commitsOnError(failure.error) ? undefined : 'error'
+    if (failure !== undefined && !this.#request.commitsOnError(failure.error)) return 'error'
     if (transaction.doomed) return 'doom'
-    return this.#request.vetoes() ? 'veto' : undefined
+    return failure === undefined && this.#request.vetoes() ? 'veto' : undefined
   }
 
   async #rollBack(attempt: JointAttempt, reason: unknown): Promise<void> {

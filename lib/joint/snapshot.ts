@@ -4,9 +4,12 @@
  * working copy in step. Knows the session and the statements; knows no HTTP. (Rules and figures: ARCHITECTURE.md.)
  *
  *   view      meaning                                                          a statement's sending   its answer
- *   closed    no read view: nothing sent, or only statements that open none    snapshot moves to now   check
+ *   closed    no read view: nothing was sent                                   snapshot moves to now   check
  *   maybe     a statement may have opened it without our being able to tell    –                       check
  *   open      a plain SELECT returned a row of an InnoDB table                 –                       –
+ *
+ * `maybe` follows every statement but such a SELECT. UPDATE, INSERT and FOR UPDATE open no view by themselves, but a
+ * trigger, a stored function, a view or a subquery of theirs may, and the text does not tell of all of these.
  *
  * With locking reads (`serializable`, and `snapshot` on a server without snapshot isolation) rows are always current,
  * so the view counts as closed for ever. The snapshot never moves while a statement is on its way: the one sent first
@@ -74,7 +77,7 @@ export class JointSnapshot implements StatementObserver {
     this.#check(copy)
     if (this.#lockingReads) return
     if (facts.plainSelect && this.#showsView(rows, fields)) this.#view = 'open'
-    else if (!facts.opensNoView) this.#view = 'maybe'
+    else this.#view = 'maybe'
   }
 
   failed(): void {

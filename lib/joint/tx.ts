@@ -17,7 +17,7 @@ export interface TxSetup {
   readonly interrupt: Interrupt
   readonly retries: number
   /** Undefined: no pool was configured. */
-  readonly mysql: MysqlResource | undefined
+  readonly mysql: () => MysqlResource | undefined
   readonly workingCopy: () => WorkingCopy
 }
 
@@ -79,7 +79,7 @@ export class Tx {
   }
 
   get #mysql(): MysqlResource {
-    const { mysql } = this.#setup
+    const mysql = this.#setup.mysql()
     if (mysql !== undefined) return mysql
     throw new SessionTxError('MISCONFIGURED', 'there is no database here: give sessionTx() a `pool`')
   }

@@ -12,7 +12,7 @@ import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import type { FieldPacket, StatementOptions } from './driver.js'
-import { atCommit, type Flavour, type Sticky } from './errors.js'
+import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { Statement } from './running-statement.js'
 import { type StatementFacts, statementFacts } from './statement.js'
@@ -46,6 +46,8 @@ export type StatementMethod = 'query' | 'execute'
 
 /** How long a rollback waits for statements still running before it gives the connection up. */
 const RUNNING_MS_MAX = 2_500
+/** And for the answer to ROLLBACK. */
+const ROLLBACK_MS_MAX = 2_500
 
 export class MysqlResource implements OnePhaseResource {
   readonly phases = 1
@@ -90,7 +92,8 @@ export class MysqlResource implements OnePhaseResource {
     const { transaction, observer } = this.#setup
     transaction.assertUsable()
     const lease = this.#lease ?? (await this.#takeLease())
-    transaction.assertUsable()
+    // Asked for in time: the handler may have returned while the connection came, and settle() waits for us.
+    if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
     const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
     if (facts.dirties) this.#spoilt = true
     observer.sending(facts)
@@ -135,11 +138,8 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     if (lease === undefined) throw new TypeError('there is no connection yet')
     this.#sent += 1
-    return new Promise((resolve, reject) => {
-      lease.connection.query(sql, error => {
-        if (error === null) resolve()
-        else reject(this.#noted(error, false))
-      })
+    return answered(lease, sql).catch((error: unknown) => {
+      throw this.#noted(error, false)
     })
   }
 
@@ -185,15 +185,18 @@ export class MysqlResource implements OnePhaseResource {
   #noted(error: unknown, nowait: boolean): unknown {
     if (isFatal(error)) this.#spoilt = true
     const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
-    if (recognised === undefined) return error
+    if (recognised === undefined) return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
     const { conflict, sticky } = recognised
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
   }
 
-  /** Waits for statements in flight; one that failed and was never awaited fails the commit. */
+  /** Waits for statements in flight; a race that one of them lost, or a failure that was never awaited, fails the commit. */
   async settle(): Promise<void> {
     while (this.#running.size > 0) await Promise.all([...this.#running].map(statement => statement.end))
+    const { conflict } = this.#setup.transaction
+    // Lost only now, in a statement whose failure the handler did hear: what COMMIT would store is not the whole.
+    if (conflict !== undefined) throw conflict
     const unheard = this.#failed.find(statement => !statement.awaited)
     if (unheard !== undefined) throw unheard.error
   }
@@ -203,7 +206,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#over = true
     if (lease === undefined) return
     try {
-      if (this.#sent > 0) await this.control('COMMIT')
+      if (this.#sent > 0) await answered(lease, 'COMMIT')
     } catch (error) {
       throw this.#commitFailed(lease, error)
     }
@@ -211,6 +214,7 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   #commitFailed(lease: Lease, error: unknown): unknown {
+    if (isFatal(error)) this.#spoilt = true
     const verdict = atCommit(error, lease.server.flavour)
     if (verdict !== 'unknown') {
       const recognised = this.#setup.recognise(error, lease.server.flavour)
@@ -238,9 +242,7 @@ export class MysqlResource implements OnePhaseResource {
     if (this.#spoilt) return this.abandon()
     if (this.#sent === 0) return this.#letGo()
     try {
-      await new Promise<void>((resolve, reject) => {
-        lease.connection.query('ROLLBACK', error => (error ? reject(error) : resolve()))
-      })
+      await this.#inTime(answered(lease, 'ROLLBACK'))
     } catch (error) {
       // Still inside a transaction, for all we know: the server ends it when the socket closes.
       this.abandon()
@@ -273,6 +275,15 @@ export class MysqlResource implements OnePhaseResource {
     return ended
   }
 
+  /** A server that does not answer keeps neither the request nor the connection's place in the pool. */
+  #inTime(work: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const late = (): void => reject(new Error(`ROLLBACK was not answered within ${ROLLBACK_MS_MAX} ms`))
+      const timer = this.#setup.clock.after(ROLLBACK_MS_MAX, late)
+      void work.then(resolve, reject).finally(() => timer.cancel())
+    })
+  }
+
   #letGo(): void {
     const lease = this.#lease
     this.#lease = undefined
@@ -296,6 +307,22 @@ export class MysqlResource implements OnePhaseResource {
       restore()
     }
   }
+}
+
+/** 1792: our own START TRANSACTION READ ONLY refused the statement. */
+const CANNOT_WRITE = 1792
+
+function readOnlyError(error: unknown, transactionId: string): unknown {
+  if (findDatabaseError(error)?.errno !== CANNOT_WRITE) return error
+  const message = 'a read-only transaction cannot write to the database'
+  return new SessionTxError('READ_ONLY', message, { cause: error, transactionId })
+}
+
+/** One statement without a result, unjudged. */
+function answered(lease: Lease, sql: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    lease.connection.query(sql, error => (error === null ? resolve() : reject(error)))
+  })
 }
 
 function isFatal(error: unknown): boolean {

@@ -13,8 +13,6 @@ export interface StatementFacts {
    * read view is open.
    */
   readonly plainSelect: boolean
-  /** It reads rows only to lock or change them, so it certainly opens no read view. */
-  readonly opensNoView: boolean
   /** NOWAIT, WAIT n or SKIP LOCKED: the application expects not to get the lock. */
   readonly nowait: boolean
   /** It may leave a lock, a setting, a user variable, a temporary table or a prepared statement behind. */
@@ -39,7 +37,6 @@ function examine(sql: string): StatementFacts {
   const words = skeleton(sql)
   return Object.freeze({
     plainSelect: STARTS_WITH_SELECT.test(words) && !NOT_PLAIN.test(words),
-    opensNoView: OPENS_NO_VIEW.test(words) && !/;\s*\S/.test(words),
     nowait: /\b(nowait|skip\s+locked|wait\s+[\d?])/.test(words),
     dirties: DIRTIES.test(words),
   })
@@ -57,7 +54,6 @@ function skeleton(sql: string): string {
   return bare.replace(CODE_IN_COMMENT, ' ').trim().toLowerCase()
 }
 
-const OPENS_NO_VIEW = /^(?:update|insert|delete|replace|select\b.*\bfor\s+update)\b/s
 const STARTS_WITH_SELECT = /^[\s(]*select\b/
 const NOT_PLAIN = new RegExp(
   [

@@ -86,10 +86,8 @@ class Target {
     this.copy = copy
     this.members = members
   }
-  /** console.log looks behind a proxy; show the variables there, too. */
-  [inspect.custom](): unknown {
-    return this.copy.destroyed ? '[session destroyed]' : this.members.toJSON()
-  }
+  /** console.log looks behind a proxy; show the variables there, too. It calls this with the proxy as `this`. */
+  readonly [inspect.custom] = (): unknown => (this.copy.destroyed ? '[session destroyed]' : this.members.toJSON())
 }
 
 const handler: ProxyHandler<Target> = {

@@ -51,6 +51,8 @@ export interface WorkingCopySetup {
   readonly drafts: DraftScope
   /** Throws if the attempt may not write any more, or not at all. */
   assertWritable(): void
+  /** The variable has a resolver: what others commit to it meanwhile is merged with what is written here. */
+  merges(name: string): boolean
   /** Makes the attempt lose: what it has read does not fit together. */
   lose(conflict: SessionTxError): void
 }
@@ -227,13 +229,16 @@ export class WorkingCopy {
     if (opened === undefined) return undefined
     const disturbance = opened.disturbance(this.base)
     this.#unreadable = disturbance.none ? undefined : disturbance
-    const lost = this.#lostRead(disturbance)
+    const lost = this.#lostRead(disturbance, name => this.#setup.merges(name) && this.#changes(name))
     return lost === undefined ? undefined : this.#tornConflict(lost)
   }
 
-  #lostRead(disturbance: Disturbance): SessionPart | undefined {
+  /** What the attempt read only to change it, and what is merged at commit, is not lost. */
+  #lostRead(disturbance: Disturbance, isMerged?: (name: string) => boolean): SessionPart | undefined {
     if (disturbance.none) return undefined
-    for (const part of this.#reads) if (disturbance.has(part)) return part
+    for (const part of this.#reads) {
+      if (disturbance.has(part) && !(typeof part === 'string' && isMerged?.(part) === true)) return part
+    }
     return undefined
   }
 
@@ -307,7 +312,8 @@ export class WorkingCopy {
     const writes = new Map<string, Settled | undefined>()
     if (cleared && fate.kind === 'kept') for (const name of this.base.names()) writes.set(name, undefined)
     for (const [name, slot] of slots) this.#planSlot(name, slot, cleared ? undefined : this.base.get(name), writes)
-    if (fate.kind === 'regenerated') return { writes, replaces: false, endsOld: opened !== undefined, newId: fate.id }
+    // Stored even if it is empty: the cookie must not name a session that nobody knows.
+    if (fate.kind === 'regenerated') return { writes, replaces: true, endsOld: opened !== undefined, newId: fate.id }
     if (opened !== undefined) {
       return writes.size > 0 || replaced ? { writes, replaces: replaced, endsOld: false, newId: undefined } : undefined
     }

@@ -210,7 +210,12 @@ export class Transaction {
 
   get #limits(): CommitLimits {
     const { clock, interrupt } = this.#setup
-    return { interrupt, now: () => clock.now(), within: (work, limitMs, timeout) => within(clock, work, limitMs, timeout) }
+    return {
+      interrupt,
+      transactionId: () => this.id,
+      now: () => clock.now(),
+      within: (work, limitMs, timeout) => within(clock, work, limitMs, timeout),
+    }
   }
 
   #enter(state: TransactionState): void {

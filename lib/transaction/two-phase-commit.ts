@@ -21,6 +21,7 @@ export interface CommitLimits {
   /** Rejects with what `timeout` returns when `work` takes longer than `limitMs`. */
   within<T>(work: Promise<T>, limitMs: number, timeout: () => Error): Promise<T>
   now(): number
+  readonly transactionId: () => string
 }
 
 /** Commits, or rolls back everything. Never throws. */
@@ -45,7 +46,13 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
       lateErrors.push(error)
     }
   }
-  for (const resource of promisers) resource.release?.()
+  for (const resource of promisers) {
+    try {
+      resource.release?.()
+    } catch (error) {
+      lateErrors.push(error) // it broke its promise; the decision stands, and the others let go all the same
+    }
+  }
   return { kind: 'committed', lateErrors }
 }
 
@@ -81,7 +88,14 @@ async function untilAnswered(
   const leftMs = limits.interrupt.deadlineAt - limits.now()
   const limitMs = Math.max(leftMs, PATIENCE.commitMsMin)
   await limits.within(work, limitMs, () => {
-    abandon?.()
-    return new SessionTxError('COMMIT_UNKNOWN', `COMMIT was not answered within ${Math.round(limitMs)} ms`)
+    const transactionId = limits.transactionId()
+    const message = `COMMIT was not answered within ${Math.round(limitMs)} ms (transaction ${transactionId})`
+    const unknown = new SessionTxError('COMMIT_UNKNOWN', message, { transactionId })
+    try {
+      abandon?.()
+    } catch (error) {
+      attachError(unknown, error) // thrown further, it would end the process: this is called by a timer
+    }
+    return unknown
   })
 }

@@ -31,7 +31,7 @@ export const koas: readonly (readonly [name: string, Koa: KoaClass])[] = [
 export interface Served {
   readonly url: string
   /** A new client each time, with no cookies. */
-  client(): Client
+  readonly client: () => Client
   close(): Promise<void>
 }
 

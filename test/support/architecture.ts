@@ -17,6 +17,7 @@ export const ranks: Readonly<Record<string, number>> = {
   joint: 4,
   http: 5,
   metrics: 5,
+  'assembly.ts': 6,
   'options.ts': 6,
   'option-rules.ts': 6,
   'index.ts': 6,

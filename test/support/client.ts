@@ -13,6 +13,8 @@ export interface Sending {
   readonly headers?: Readonly<Record<string, string | readonly string[]>>
   /** An object is sent as JSON; chunks, without a Content-Length. */
   readonly body?: string | Buffer | object | undefined
+  /** The request is left open: write the rest to `Started.request`, and end it. */
+  readonly unfinished?: boolean
 }
 
 export interface Answer {
@@ -57,7 +59,7 @@ export class Client {
     return this.start(method, path, sending).answer
   }
 
-  start(method: string, path: string, { headers = {}, body }: Sending = {}): Started {
+  start(method: string, path: string, { headers = {}, body, unfinished = false }: Sending = {}): Started {
     const cookie = [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ')
     const sent = { ...(cookie === '' ? {} : { cookie }), ...headers } as Record<string, string | string[]>
     const isJson = typeof body === 'object' && !Buffer.isBuffer(body) && !(body instanceof Chunks)
@@ -70,10 +72,10 @@ export class Client {
         read(response).then(resolve, reject)
       })
     })
-    if (body instanceof Chunks) {
-      for (const part of body.parts) request.write(part)
-      request.end()
-    } else request.end(isJson ? JSON.stringify(body) : body)
+    const parts = body instanceof Chunks ? body.parts : []
+    for (const part of parts) request.write(part)
+    // In one call, so that Node announces the length.
+    if (!unfinished) request.end(isJson ? JSON.stringify(body) : body instanceof Chunks ? undefined : body)
     return { request, answer, leave: () => request.destroy(new Error('the client went away')) }
   }
 

@@ -67,7 +67,9 @@ test('a rollback calls nothing but rollback, the last enlisted first', async () 
 
 // `release` is synchronous: it can throw, but there is nothing to wait for.
 const failures = FORWARD.flatMap(line =>
-  FAULTS.filter(fault => fault === 'throws' || !line.startsWith('release')).map(fault => [line, fault] as const),
+  FAULTS.filter(fault => fault === 'throws' || !line.startsWith('release')).map(
+    fault => [line, fault] as const,
+  ),
 )
 
 describe.each(failures)('%s %s', (line, fault) => {
@@ -161,22 +163,25 @@ describe('a decision that is on its way', () => {
     expect(recording.log.slice(-3)).toEqual(BACKWARD)
   })
 
-  test.each(['throws', 'rejects'] as const)('COMMIT_UNKNOWN from commit (%s): it alone is not rolled back', async how => {
-    const { transaction, recording } = { ...stage(), recording: new Recording() }
-    const unknown = new SessionTxError('COMMIT_UNKNOWN', 'the answer was lost')
-    const decider = recording.one('mysql')
-    transaction.enlist(recording.two('session'))
-    transaction.enlist({
-      ...decider,
-      commit: () => {
-        void decider.commit()
-        if (how === 'throws') throw unknown
-        return Promise.reject(unknown)
-      },
-    })
-    await expect(transaction.commit()).resolves.toEqual({ kind: 'unknown', error: unknown })
-    expect(recording.log.slice(-3)).toEqual(['prepare session', 'commit mysql', 'rollback session'])
-  })
+  test.each(['throws', 'rejects'] as const)(
+    'COMMIT_UNKNOWN from commit (%s): it alone is not rolled back',
+    async how => {
+      const { transaction, recording } = { ...stage(), recording: new Recording() }
+      const unknown = new SessionTxError('COMMIT_UNKNOWN', 'the answer was lost')
+      const decider = recording.one('mysql')
+      transaction.enlist(recording.two('session'))
+      transaction.enlist({
+        ...decider,
+        commit: () => {
+          void decider.commit()
+          if (how === 'throws') throw unknown
+          return Promise.reject(unknown)
+        },
+      })
+      await expect(transaction.commit()).resolves.toEqual({ kind: 'unknown', error: unknown })
+      expect(recording.log.slice(-3)).toEqual(['prepare session', 'commit mysql', 'rollback session'])
+    },
+  )
 
   test('what abandon throws ends nothing else', async () => {
     const { transaction, recording, clock } = enlisted()

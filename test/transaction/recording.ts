@@ -8,7 +8,15 @@ import { Transaction } from '../../lib/transaction/transaction.js'
 import { deferred } from '../support/barrier.js'
 import { FakeClock } from '../support/clock.js'
 
-export type Phase = 'settle' | 'prepare' | 'commit' | 'release' | 'rollback' | 'abandon' | 'savepoint' | 'back'
+export type Phase =
+  | 'settle'
+  | 'prepare'
+  | 'commit'
+  | 'release'
+  | 'rollback'
+  | 'abandon'
+  | 'savepoint'
+  | 'back'
 /** Throwing at once, rejecting later and never answering are three ways to fail. */
 export type Fault = 'throws' | 'rejects' | 'hangs'
 
@@ -35,7 +43,7 @@ export class Recording {
       settle: call('settle'),
       prepare: call('prepare'),
       commit: call('commit'),
-      release: call('release'),
+      release: () => void this.#call(`release ${name}`),
       rollback: call('rollback'),
       savepoint: this.#savepoint(name),
     }
@@ -49,7 +57,7 @@ export class Recording {
       settle: call('settle'),
       commit: call('commit'),
       rollback: call('rollback'),
-      abandon: call('abandon'),
+      abandon: () => void this.#call(`abandon ${name}`),
       savepoint: this.#savepoint(name),
     }
   }

@@ -1,0 +1,142 @@
+/**
+ * The applications that are compared. Those of one comparison answer the same with the same keys signing their cookies;
+ * each is written as its own users would write it. Knows nothing of load or measuring.
+ */
+import Koa, { type DefaultState } from 'koa'
+import koaSession from 'koa-session'
+import mysql from 'mysql2/promise'
+import { sessionTx, type SessionTxContext } from 'session-tx'
+
+declare module 'session-tx' {
+  interface SessionData {
+    visits?: number
+  }
+}
+
+const keys = ['one key for all of them']
+
+/** Everybody has a connection at once: what is measured is not the waiting for one. */
+const connectionLimit = 16
+
+interface VisitsContext {
+  session: { visits?: number }
+}
+
+/** As with Redis: an asynchronous store outside of the request that keeps sessions as text. */
+function externalStore() {
+  const texts = new Map<string, string>()
+  return {
+    async get(key: string): Promise<unknown> {
+      const text = texts.get(key)
+      return text === undefined ? undefined : JSON.parse(text)
+    },
+    async set(key: string, session: unknown): Promise<void> {
+      texts.set(key, JSON.stringify(session))
+    },
+    async destroy(key: string): Promise<void> {
+      texts.delete(key)
+    },
+  }
+}
+
+function withKoaSession(): Koa<DefaultState, VisitsContext> {
+  const app = new Koa<DefaultState, VisitsContext>()
+  app.keys = keys
+  app.use(koaSession({ store: externalStore() }, app))
+  return app
+}
+
+const rowOf = (path: string): number => Number(path.slice(1))
+
+export const sides = {
+  /** One variable and one row per request, in one joint transaction. */
+  jointSessionTx(databaseUrl: string) {
+    const app = new Koa<DefaultState, SessionTxContext>()
+    app.keys = keys
+    app.use(sessionTx({ pool: mysql.createPool({ uri: databaseUrl, connectionLimit }) }))
+    app.use(async ctx => {
+      ctx.session.visits = (ctx.session.visits ?? 0) + 1
+      await ctx.tx.query('UPDATE visitors SET visits = visits + 1 WHERE id = ?', [rowOf(ctx.path)])
+      ctx.body = String(ctx.session.visits)
+    })
+    return app
+  },
+
+  /** The same by hand: two sides that know nothing of each other. */
+  jointByHand(databaseUrl: string) {
+    const pool = mysql.createPool({ uri: databaseUrl, connectionLimit })
+    const app = withKoaSession()
+    app.use(async ctx => {
+      ctx.session.visits = (ctx.session.visits ?? 0) + 1
+      const connection = await pool.getConnection()
+      try {
+        await connection.beginTransaction()
+        await connection.query('UPDATE visitors SET visits = visits + 1 WHERE id = ?', [rowOf(ctx.path)])
+        await connection.commit()
+      } catch (error) {
+        await connection.rollback()
+        throw error
+      } finally {
+        connection.release()
+      }
+      ctx.body = String(ctx.session.visits)
+    })
+    return app
+  },
+
+  /** One variable read and written, no SQL. */
+  sessionOnlySessionTx() {
+    const app = new Koa<DefaultState, SessionTxContext>()
+    app.keys = keys
+    app.use(sessionTx())
+    app.use(async ctx => {
+      ctx.session.visits = (ctx.session.visits ?? 0) + 1
+      ctx.body = String(ctx.session.visits)
+    })
+    return app
+  },
+
+  sessionOnlyKoaSession() {
+    const app = withKoaSession()
+    app.use(async ctx => {
+      ctx.session.visits = (ctx.session.visits ?? 0) + 1
+      ctx.body = String(ctx.session.visits)
+    })
+    return app
+  },
+
+  /** No session at all: what Koa itself costs. */
+  plainKoa() {
+    let visits = 0
+    const app = new Koa()
+    app.use(async ctx => {
+      visits += 1
+      ctx.body = String(visits)
+    })
+    return app
+  },
+
+  /** Two middleware functions, the upper one empty: what standing in the stack costs anybody. */
+  emptyMiddleware() {
+    const app = new Koa()
+    app.use(async (_ctx, next) => {
+      await next()
+    })
+    app.use(async ctx => {
+      ctx.body = 'untouched'
+    })
+    return app
+  },
+
+  /** Mounted, but neither the session nor the transaction is used. */
+  untouchedSessionTx() {
+    const app = new Koa()
+    app.use(sessionTx())
+    app.use(async ctx => {
+      ctx.body = 'untouched'
+    })
+    return app
+  },
+} satisfies Record<string, (databaseUrl: string) => unknown>
+
+export type SideName = keyof typeof sides

@@ -1,0 +1,35 @@
+/** The shop's database: made on the server that a URL names, and filled from schema.sql. Knows nothing of handlers. */
+import { readFile } from 'node:fs/promises'
+import mysql, { type Pool } from 'mysql2/promise'
+
+/** One for each request that runs at the same time: a request keeps its connection from its first SQL to the commit. */
+const CONNECTIONS_MAX = 64
+
+/** Makes a database with the shop's tables, unless it is there, and leaves what is in it. */
+export async function createDatabase(url: string, name: string): Promise<string> {
+  const statements = (await readFile(new URL('schema.sql', import.meta.url), 'utf8')).split(/;\s*$/m)
+  const connection = await mysql.createConnection(url)
+  try {
+    await connection.query('CREATE DATABASE IF NOT EXISTS ??', [name])
+    await connection.query('USE ??', [name])
+    for (const statement of statements.filter(text => text.trim() !== '')) await connection.query(statement)
+  } finally {
+    await connection.end()
+  }
+  const made = new URL(url)
+  made.pathname = `/${name}`
+  return made.href
+}
+
+export async function dropDatabase(url: string, name: string): Promise<void> {
+  const connection = await mysql.createConnection(url)
+  try {
+    await connection.query('DROP DATABASE IF EXISTS ??', [name])
+  } finally {
+    await connection.end()
+  }
+}
+
+export function openPool(url: string): Pool {
+  return mysql.createPool({ uri: url, connectionLimit: CONNECTIONS_MAX })
+}

@@ -1,0 +1,34 @@
+/** Names that exist as types only, in tables that the compiler keeps complete. */
+import type { EventName } from '../../lib/events.js'
+import type { SessionMembers } from '../../lib/session/session-object.js'
+
+const events: Record<EventName, true> = {
+  begin: true,
+  conflict: true,
+  rerun: true,
+  commit: true,
+  rollback: true,
+  refused: true,
+  unknown: true,
+  notRerunnable: true,
+  stray: true,
+  hookFailed: true,
+  'session:missed': true,
+  'session:expired': true,
+  'session:destroyed': true,
+  'session:evicted': true,
+}
+
+const members: Record<keyof SessionMembers, true> = {
+  id: true,
+  isNew: true,
+  maxAge: true,
+  regenerate: true,
+  destroy: true,
+  touch: true,
+  save: true,
+  reload: true,
+}
+
+export const eventNames: readonly string[] = Object.keys(events)
+export const sessionMembers: readonly string[] = Object.keys(members)

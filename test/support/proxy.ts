@@ -1,0 +1,140 @@
+/**
+ * A TCP proxy in front of the database that reads along: it writes down every command, and can lose the answer to one,
+ * or the command itself. Only for plain connections without compression, as mysql2 makes them by default.
+ */
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { type Deferred, deferred } from './barrier.js'
+
+/**
+ * `answer lost`: the server carried the command out, and the connection broke before it could say so. `answer late`: it
+ * never says so, and the connection stays. `command lost`: the connection broke before the command arrived.
+ */
+export type Accident = 'answer lost' | 'answer late' | 'command lost'
+
+export interface Proxy {
+  /** The database's URL, with this proxy in the place of the server. */
+  readonly url: string
+  /** Texts of queries and prepared statements; `EXECUTE`, `QUIT` and so on for what has none. */
+  readonly commands: readonly string[]
+  /** Called with each command before it is passed on. */
+  onCommand: (command: string) => void
+  /** The next command that matches has the accident; resolves when it had. */
+  accident(matches: RegExp, kind: Accident): Promise<void>
+  /** Connections that the server and a client hold through the proxy. */
+  readonly connections: number
+  close(): Promise<void>
+}
+
+const NAMES: Readonly<Record<number, string>> = {
+  0x01: 'QUIT',
+  0x02: 'USE',
+  0x0e: 'PING',
+  0x11: 'CHANGE USER',
+  0x17: 'EXECUTE',
+  0x19: 'CLOSE STATEMENT',
+  0x1f: 'RESET CONNECTION',
+}
+const QUERY = 0x03
+const PREPARE = 0x16
+const HEADER_LENGTH = 4
+
+interface Planned {
+  readonly matches: RegExp
+  readonly kind: Accident
+  readonly happened: Deferred<void>
+}
+
+export async function openProxy(databaseUrl: string): Promise<Proxy> {
+  const target = new URL(databaseUrl)
+  const commands: string[] = []
+  const planned: Planned[] = []
+  const sockets = new Set<Socket>()
+
+  const server = createServer(client => {
+    const upstream = connect(Number(target.port || 3306), target.hostname)
+    client.setNoDelay()
+    upstream.setNoDelay()
+    let muted: Planned | undefined
+    const end = (): void => {
+      for (const socket of [client, upstream]) socket.destroy()
+    }
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.on('error', end)
+      socket.on('close', () => {
+        sockets.delete(socket)
+        end()
+      })
+    }
+    const read = commandReader(command => {
+      commands.push(command)
+      proxy.onCommand(command)
+      const place = planned.findIndex(({ matches }) => matches.test(command))
+      return place < 0 ? undefined : planned.splice(place, 1)[0]
+    })
+    client.on('data', (chunk: Buffer) => {
+      const accident = read(chunk)
+      if (accident?.kind === 'command lost') {
+        accident.happened.resolve()
+        return end()
+      }
+      muted ??= accident
+      upstream.write(chunk)
+    })
+    upstream.on('data', (chunk: Buffer) => {
+      if (muted === undefined) return void client.write(chunk)
+      muted.happened.resolve()
+      if (muted.kind === 'answer lost') end()
+    })
+  })
+
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const url = new URL(databaseUrl)
+  url.hostname = '127.0.0.1'
+  url.port = String((server.address() as AddressInfo).port)
+
+  const proxy: Proxy = {
+    url: url.href,
+    commands,
+    onCommand: () => {},
+    accident: (matches, kind) => {
+      const happened = deferred()
+      planned.push({ matches, kind, happened })
+      return happened.promise
+    },
+    get connections() {
+      return sockets.size / 2
+    },
+    close: () =>
+      new Promise(resolve => {
+        server.close(() => resolve())
+        for (const socket of sockets) socket.destroy()
+      }),
+  }
+  return proxy
+}
+
+/** Cuts a client's bytes into packets; only those with number 0 begin a command, the others belong to the log-in. */
+function commandReader(
+  heard: (command: string) => Planned | undefined,
+): (chunk: Buffer) => Planned | undefined {
+  let rest = Buffer.alloc(0)
+  return chunk => {
+    rest = Buffer.concat([rest, chunk])
+    let accident: Planned | undefined
+    while (rest.length >= HEADER_LENGTH) {
+      const length = rest.readUIntLE(0, 3)
+      if (rest.length < HEADER_LENGTH + length) break
+      const packet = rest.subarray(HEADER_LENGTH, HEADER_LENGTH + length)
+      if (rest[3] === 0) accident ??= heard(nameOf(packet))
+      rest = rest.subarray(HEADER_LENGTH + length)
+    }
+    return accident
+  }
+}
+
+function nameOf(packet: Buffer): string {
+  const [code = 0] = packet
+  if (code === QUERY || code === PREPARE) return packet.subarray(1).toString()
+  return NAMES[code] ?? `command ${code}`
+}
