@@ -3,10 +3,10 @@
  * handling requests. The same for every framework; knows none.
  */
 import { EventHub, type EventName, type Listener } from './events.js'
-import type { JointAttempt } from './joint/attempt.js'
 import { Activity } from './joint/activity.js'
 import { HookRunner } from './joint/hook-runner.js'
-import { type Isolation, type JointParts, type JointRequest, live } from './joint/life.js'
+import { live } from './joint/life.js'
+import type { Isolation, JointParts, JointRequest, RunningAttempt } from './joint/request.js'
 import type { Tx } from './joint/tx.js'
 import { Recorder } from './metrics/recorder.js'
 import type { Stats } from './metrics/stats.js'
@@ -44,7 +44,7 @@ export interface Carried {
   close(): Promise<void>
 }
 
-export interface Assembly<C> {
+interface Assembly<C> {
   readonly options: ResolvedOptions<C>
   readonly parts: JointParts
   readonly recorder: Recorder
@@ -144,8 +144,8 @@ function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, ev
 function strayJudge(policy: 'warn' | 'refuse', events: EventHub): (method: 'query' | 'execute' | 'getConnection') => 'allow' | Error {
   const warned = new Set<string>()
   return method => {
-    const attempt = current() as JointAttempt | undefined
-    if (attempt === undefined || attempt.transaction.state !== 'active') return 'allow'
+    const attempt = current() as RunningAttempt | undefined
+    if (attempt === undefined || attempt.state !== 'active') return 'allow'
     const route = attempt.request.route()
     events.emit('stray', { route, method })
     const message =

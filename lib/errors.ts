@@ -68,7 +68,7 @@ export interface ConflictDetails {
   readonly rerunsMax?: number
 }
 
-export interface SessionTxErrorOptions {
+interface SessionTxErrorOptions {
   readonly cause?: unknown
   readonly transactionId?: string | undefined
   readonly conflict?: ConflictDetails | undefined

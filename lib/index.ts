@@ -11,10 +11,10 @@ import {
   koaTransactional,
   type RouteOptions,
 } from './http/koa.js'
-import { koaMetrics } from './http/koa-metrics.js'
-import type { JointAttempt } from './joint/attempt.js'
+import { koaEndpoint } from './http/koa-endpoint.js'
+import type { RunningAttempt } from './joint/request.js'
 import type { Tx } from './joint/tx.js'
-import type { MetricsOptions } from './metrics/endpoint.js'
+import { createEndpoint, type MetricsOptions } from './metrics/endpoint.js'
 import { checkRetries, checkRoute } from './option-rules.js'
 import type { SessionTxOptions } from './options.js'
 import type { SessionMembers } from './session/session-object.js'
@@ -84,13 +84,13 @@ export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environmen
       checkRoute(handler, route)
       return koaTransactional(setup, handler, route)
     },
-    metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) => koaMetrics(metricsOptions, recorder),
+    metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) => koaEndpoint(createEndpoint(metricsOptions, recorder, process.env['NODE_ENV'])),
   }) as SessionTx
 }
 
 /** The transaction of the attempt that is running here, or undefined. */
 export function currentTx(): Tx | undefined {
-  return (current() as JointAttempt | undefined)?.tx
+  return (current() as RunningAttempt | undefined)?.tx
 }
 
 export { isConflict } from './joint/conflicts.js'

@@ -9,22 +9,22 @@ import type { Resolver } from './session/resolvers.js'
 import type { SessionStore } from './session/store.js'
 
 /** A mysql2 pool, promise or callback flavour; checked by shape, never imported. */
-export type PoolLike = object
+type PoolLike = object
 
 /** The part of keygrip that signs a cookie. */
-export interface KeygripLike {
+interface KeygripLike {
   sign(data: string): string
   verify(data: string, digest: string): boolean
 }
 
-export type IsolationLevel = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
+type IsolationLevel = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
 
-export interface TicketOptions {
+interface TicketOptions {
   /** How many requests may wait for one key; more are refused with `QUEUE_FULL`. */
   readonly waitingMax: number
 }
 
-export interface RetryOptions<C> {
+interface RetryOptions<C> {
   /**
    * How many times the handler may run again; 0 = never. What a function returns goes through {@link
    * checkRetries}.
@@ -46,7 +46,7 @@ export interface RetryOptions<C> {
 }
 
 /** Names as in the `cookies` package. */
-export interface CookieOptions {
+interface CookieOptions {
   readonly path: string
   readonly domain: string | undefined
   readonly httpOnly: boolean
@@ -61,7 +61,7 @@ export interface CookieOptions {
   readonly prefix: 'host' | undefined
 }
 
-export interface SessionOptions {
+interface SessionOptions {
   /** Name of the cookie, without the prefix. */
   readonly name: string
   readonly idleMs: number | false
@@ -73,13 +73,13 @@ export interface SessionOptions {
   readonly sizeBytesMax: number
 }
 
-export interface HoldOptions {
+interface HoldOptions {
   /** A larger request body is not kept: served once, marked not re-runnable. 0: none is kept. */
   readonly requestBytesMax: number
 }
 
 /** The options that have no group. `C` is what callbacks get: Koa's context. */
-export interface PlainOptions<C> {
+interface PlainOptions<C> {
   readonly pool: PoolLike | undefined
   readonly store: SessionStore | undefined
   readonly keys: readonly string[] | KeygripLike | undefined

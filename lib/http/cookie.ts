@@ -9,7 +9,7 @@ import Keygrip from 'keygrip'
 import { isSessionId } from '../session/identity.js'
 
 /** As the `cookies` package names them; `secure: 'auto'` follows the connection. */
-export interface CookieAttributes {
+interface CookieAttributes {
   readonly path: string
   readonly domain: string | undefined
   readonly httpOnly: boolean

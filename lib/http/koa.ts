@@ -12,8 +12,8 @@ import type Keygrip from 'keygrip'
 import onFinished from 'on-finished'
 import { SessionTxError } from '../errors.js'
 import type { NotRerunnableReason } from '../events.js'
-import type { JointAttempt } from '../joint/attempt.js'
-import { type Isolation, type JointParts, type JointRequest, live } from '../joint/life.js'
+import { live } from '../joint/life.js'
+import type { Isolation, JointParts, JointRequest, RunningAttempt } from '../joint/request.js'
 import type { Tx } from '../joint/tx.js'
 import type { SessionObject } from '../session/session-object.js'
 import { current } from '../transaction/current.js'
@@ -65,6 +65,10 @@ export interface KoaSetup {
 const REQUEST: unique symbol = Symbol('session-tx.request')
 /** Survives wrappers that copy properties, where identity does not. */
 const MARK: unique symbol = Symbol.for('session-tx.middleware')
+/** What Koa itself assigns to a new context, request and response. */
+const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set(
+  ['app', 'ctx', 'req', 'res', 'request', 'response', 'originalUrl', 'state'],
+)
 const SERVER_ERROR_STATUS_MIN = 500
 
 interface Carrier {
@@ -174,7 +178,7 @@ class KoaRequest implements JointRequest<unknown> {
   #pristine: Pristine | undefined
   #state: object | undefined
   #parsed: Parsed | undefined
-  #attempt: JointAttempt | undefined
+  #attempt: RunningAttempt | undefined
   #found: FoundCookie | undefined
   #unreplayable = false
 
@@ -208,14 +212,14 @@ class KoaRequest implements JointRequest<unknown> {
 
   #remember(): void {
     const { req, res, request, response, state } = this.#ctx
-    this.#pristine = new Pristine(req, res, [this.#ctx, request, response])
+    this.#pristine = new Pristine(req, res, [this.#ctx, request, response], KOA_PROPERTIES)
     this.#state = { ...state }
     this.#parsed = parsedAbove(request)
   }
 
   /** The attempt that the code calling us belongs to: work of an ended one must not reach the next. */
-  get attempt(): JointAttempt | undefined {
-    const running = current() as JointAttempt | undefined
+  get attempt(): RunningAttempt | undefined {
+    const running = current() as RunningAttempt | undefined
     return running !== undefined && running.request === this ? running : this.#attempt
   }
 
@@ -230,7 +234,7 @@ class KoaRequest implements JointRequest<unknown> {
     return this.#found.id
   }
 
-  begun(attempt: JointAttempt): void {
+  begun(attempt: RunningAttempt): void {
     this.#attempt = attempt
   }
 
@@ -280,17 +284,14 @@ class KoaRequest implements JointRequest<unknown> {
     return () => res.removeListener('close', onClose)
   }
 
-  committed(attempt: JointAttempt): void {
-    const used = attempt.usedSession
+  committed(attempt: RunningAttempt): void {
     const { req, res, secure } = this.#ctx
-    if (used === undefined || res.headersSent) return
-    const { cookie, parts } = this.#setup
-    const { change, copy } = used
-    if (change.kind === 'set') cookie.write(req, res, this.#keys, secure, change)
+    if (res.headersSent) return
+    const { cookie } = this.#setup
+    const change = attempt.cookieChange
+    const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
+    if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, secure, change)
     else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, secure)
-    else if (this.#found?.signedByOldKey === true && copy.opened !== undefined) {
-      cookie.write(req, res, this.#keys, secure, { id: copy.id, maxAge: parts.cookieMaxAgeMs })
-    }
   }
 
   afterResponse(start: () => void): void {

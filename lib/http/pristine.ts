@@ -8,8 +8,15 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 
 interface Listeners {
-  readonly emitter: EventEmitter
-  readonly byName: Map<string | symbol, readonly unknown[]>
+  readonly name: string | symbol
+  readonly listeners: readonly unknown[]
+}
+
+/** A framework's object: its own keys, and for each the value of a plain property, the descriptor of any other. */
+interface Frame {
+  readonly object: object
+  readonly keys: readonly PropertyKey[]
+  readonly kept: readonly unknown[]
 }
 
 /** Where Node notes which headers were removed, beside the headers themselves; removing `Date` clears `sendDate`. */
@@ -23,7 +30,8 @@ interface FinishQueue {
 export class Pristine {
   readonly #req: IncomingMessage
   readonly #res: ServerResponse
-  readonly #frames: readonly { readonly object: object; readonly own: PropertyDescriptorMap }[]
+  readonly #frames: readonly Frame[]
+  readonly #plain: ReadonlySet<PropertyKey>
   readonly #reqForeign: Foreign
   readonly #resForeign: Foreign
   readonly #reqHeaders: IncomingMessage['headers']
@@ -33,16 +41,23 @@ export class Pristine {
   readonly #statusCode: number
   readonly #statusMessage: string
   readonly #removed: Removed
-  readonly #listeners: readonly Listeners[]
+  readonly #reqListeners: readonly Listeners[]
+  readonly #resListeners: readonly Listeners[]
   readonly #finishCallbacks: number
   /** Our own listeners, added since: they stay. */
-  readonly #kept = new Set<unknown>()
+  readonly #kept: unknown[] = []
 
-  /** `frames` are the framework's objects whose own properties belong to the attempt. */
-  constructor(req: IncomingMessage, res: ServerResponse, frames: readonly object[]) {
+  /**
+   * All that is done here is done for every request, and nearly all of it for nothing: few are run again.
+   *
+   * @param frames the framework's objects whose own properties belong to the attempt
+   * @param plain properties that the framework itself assigns to them: data, which need no descriptor
+   */
+  constructor(req: IncomingMessage, res: ServerResponse, frames: readonly object[], plain: ReadonlySet<PropertyKey>) {
     this.#req = req
     this.#res = res
-    this.#frames = frames.map(object => ({ object, own: Object.getOwnPropertyDescriptors(object) }))
+    this.#plain = plain
+    this.#frames = frames.map(object => frameOf(object, plain))
     this.#reqForeign = foreignOf(req, NODE_REQUEST)
     this.#resForeign = foreignOf(res, NODE_RESPONSE)
     this.#reqHeaders = { ...req.headers }
@@ -52,24 +67,26 @@ export class Pristine {
     this.#statusCode = res.statusCode
     this.#statusMessage = res.statusMessage
     this.#removed = removedOf(res)
-    this.#listeners = [req, res].map(emitter => ({ emitter, byName: listenersOf(emitter) }))
+    this.#reqListeners = listenersOf(req)
+    this.#resListeners = listenersOf(res)
     this.#finishCallbacks = finishQueue(res)?.length ?? 0
   }
 
   /** A listener that belongs to the request, not to the attempt. */
   keep(listener: unknown): void {
-    this.#kept.add(listener)
+    this.#kept.push(listener)
   }
 
   restore(): void {
-    for (const { object, own } of this.#frames) restoreOwn(object, own)
+    for (const frame of this.#frames) restoreFrame(frame, this.#plain)
     restoreForeign(this.#req, NODE_REQUEST, this.#reqForeign)
     restoreForeign(this.#res, NODE_RESPONSE, this.#resForeign)
     restoreHeaders(this.#req.headers, this.#reqHeaders)
     if (this.#url !== undefined) this.#req.url = this.#url
     if (this.#method !== undefined) this.#req.method = this.#method
     this.#restoreResponse()
-    for (const listeners of this.#listeners) restoreListeners(listeners, this.#kept)
+    restoreListeners(this.#req, this.#reqListeners, this.#kept)
+    restoreListeners(this.#res, this.#resListeners, this.#kept)
     finishQueue(this.#res)?.splice(this.#finishCallbacks)
   }
 
@@ -92,9 +109,21 @@ function copied<T>(value: T): T {
   return (Array.isArray(value) ? [...value] : value) as T
 }
 
-function restoreOwn(object: object, own: PropertyDescriptorMap): void {
-  for (const key of Reflect.ownKeys(object)) if (!Object.hasOwn(own, key)) Reflect.deleteProperty(object, key)
-  Object.defineProperties(object, own)
+function frameOf(object: object, plain: ReadonlySet<PropertyKey>): Frame {
+  const keys = Reflect.ownKeys(object)
+  const valueOrDescriptor = (key: PropertyKey): unknown =>
+    plain.has(key) ? (object as Record<PropertyKey, unknown>)[key] : Reflect.getOwnPropertyDescriptor(object, key)
+  return { object, keys, kept: keys.map(valueOrDescriptor) }
+}
+
+function restoreFrame({ object, keys, kept }: Frame, plain: ReadonlySet<PropertyKey>): void {
+  for (const key of Reflect.ownKeys(object)) if (!keys.includes(key)) Reflect.deleteProperty(object, key)
+  for (const [place, key] of keys.entries()) {
+    const descriptor = plain.has(key)
+      ? { value: kept[place], writable: true, enumerable: true, configurable: true }
+      : (kept[place] as PropertyDescriptor)
+    Object.defineProperty(object, key, descriptor)
+  }
 }
 
 /** What others hung on a request or response, by name; undefined: nothing, as on most of them. */
@@ -132,15 +161,17 @@ function restoreHeaders(headers: IncomingMessage['headers'], before: IncomingMes
   Object.assign(headers, before)
 }
 
-function listenersOf(emitter: EventEmitter): Map<string | symbol, readonly unknown[]> {
-  return new Map(emitter.eventNames().map(name => [name, emitter.rawListeners(name)]))
+function listenersOf(emitter: EventEmitter): readonly Listeners[] {
+  return emitter.eventNames().map(name => ({ name, listeners: emitter.rawListeners(name) }))
 }
 
-function restoreListeners({ emitter, byName }: Listeners, kept: ReadonlySet<unknown>): void {
+function restoreListeners(emitter: EventEmitter, pristine: readonly Listeners[], kept: readonly unknown[]): void {
+  const byName = new Map(pristine.map(({ name, listeners }) => [name, listeners]))
   for (const name of new Set([...emitter.eventNames(), ...byName.keys()])) {
     const now = emitter.rawListeners(name)
-    const ours = now.filter(listener => kept.has(listener) || kept.has((listener as { listener?: unknown }).listener))
-    const before = [...(byName.get(name) ?? []), ...ours]
+    const isKept = (listener: unknown): boolean =>
+      kept.includes(listener) || kept.includes((listener as { listener?: unknown }).listener)
+    const before = [...(byName.get(name) ?? []), ...now.filter(isKept)]
     if (now.length === before.length && now.every((listener, place) => listener === before[place])) continue
     emitter.removeAllListeners(name)
     for (const listener of before) emitter.on(name, listener as (...args: unknown[]) => void)

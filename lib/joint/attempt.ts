@@ -13,13 +13,13 @@ import { WorkingCopy } from '../session/working-copy.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import { isPending } from '../transaction/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'
-import { Transaction } from '../transaction/transaction.js'
+import { Transaction, type TransactionState } from '../transaction/transaction.js'
 import { recognise } from './conflicts.js'
-import type { JointParts, JointRequest } from './life.js'
+import type { CookieChange, JointParts, JointRequest, RunningAttempt } from './request.js'
 import { JointSnapshot } from './snapshot.js'
 import { Tx } from './tx.js'
 
-export interface AttemptSetup {
+interface AttemptSetup {
   readonly parts: JointParts
   readonly request: JointRequest<unknown>
   readonly order: AttemptOrder
@@ -35,12 +35,6 @@ export interface AttemptSetup {
 export function ticketKey(session: string, variable: string): string {
   return `${session}/${variable}`
 }
-
-/** What the client has to be told once the attempt has committed. */
-export type CookieChange =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'set'; readonly id: string; readonly maxAge: number | undefined }
-  | { readonly kind: 'clear' }
 
 class SessionSide {
   readonly copy: WorkingCopy
@@ -66,11 +60,11 @@ class SessionSide {
     // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
     const moved = plan !== undefined || resource.touched
     const again = maxAge !== this.#maxAge || (maxAge !== undefined && moved)
-    return again && copy.opened !== undefined ? { kind: 'set', id: copy.id, maxAge } : { kind: 'none' }
+    return copy.opened === undefined ? { kind: 'none' } : { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
   }
 }
 
-export class JointAttempt {
+export class JointAttempt implements RunningAttempt {
   readonly #setup: AttemptSetup
   readonly transaction: Transaction
   readonly tx: Tx
@@ -87,11 +81,18 @@ export class JointAttempt {
       order,
       interrupt,
       retries: request.retries,
-      // A function, not a getter: V8 gives each object literal with a getter a hidden class of its own, which keeps the
-      // whole request alive until the next full collection (measured: half of all processor time).
+      // No getter: V8 gives every object literal with one a hidden class of its own, which keeps the whole attempt alive
+      // until the next full collection (265 µs of processor time per untouched request, against 177).
       mysql: () => this.#mysqlSide(),
       workingCopy: () => this.#sessionSide().copy,
     })
+  }
+
+  get state(): TransactionState {
+    return this.transaction.state
+  }
+  get cookieChange(): CookieChange {
+    return this.#session?.change ?? { kind: 'none' }
   }
 
   /** Whose attempt this is. */

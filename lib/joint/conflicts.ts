@@ -12,7 +12,7 @@ export interface ConflictOptions {
   readonly duplicateIsConflict: boolean
 }
 
-export interface Recognised {
+interface Recognised {
   readonly conflict: SessionTxError
   readonly sticky: Sticky
 }

@@ -8,7 +8,7 @@ import type { Transaction } from '../transaction/transaction.js'
 import type { Activity } from './activity.js'
 
 /** What the runner needs to know of a request. */
-export interface HookedRequest {
+interface HookedRequest {
   readonly route: () => string
   afterResponse(start: () => void): void
   report(error: unknown): void

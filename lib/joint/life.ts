@@ -6,73 +6,13 @@
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
 import { attachError, isSessionTxError, type SessionTxError } from '../errors.js'
-import type { EventHub, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
-import type { LeaseBroker } from '../mysql/lease.js'
-import type { Resolver } from '../session/resolvers.js'
-import type { SessionObject } from '../session/session-object.js'
-import type { SessionStore } from '../session/store.js'
-import type { Environment } from '../transaction/clock.js'
+import type { EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
-import { type AttemptEnd, type AttemptOrder, type RetryOptions, type RetryRequest, withRetries } from '../transaction/retry.js'
-import type { TicketOffice } from '../transaction/ticket.js'
-import type { Activity } from './activity.js'
+import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
 import { JointAttempt, ticketKey } from './attempt.js'
-import { type ConflictOptions, recognise } from './conflicts.js'
-import type { HookRunner } from './hook-runner.js'
-import type { Tx } from './tx.js'
-
-export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
-
-/** What all requests of one `sessionTx()` share. */
-export interface JointParts {
-  readonly environment: Environment
-  readonly events: EventHub
-  readonly store: SessionStore
-  /** Undefined: no pool was configured. Connections are set up per isolation level. */
-  readonly broker: ((isolation: Isolation) => LeaseBroker) | undefined
-  readonly tickets: TicketOffice | undefined
-  readonly hooks: HookRunner
-  readonly activity: Activity
-  readonly resolvers: ReadonlyMap<string, Resolver>
-  readonly conflicts: ConflictOptions
-  readonly sizeBytesMax: number
-  readonly acquireMs: number
-  readonly cookieMaxAgeMs: number | undefined
-  readonly backoff: Omit<RetryOptions, 'retries'>
-  readonly deadlineMs: number
-  readonly nextId: () => string
-}
-
-/** What is particular to one request. */
-export interface JointRequest<T> {
-  readonly retries: number
-  readonly isolation: Isolation
-  readonly readOnly: boolean
-  /** A router pattern or `(unmatched)`. */
-  readonly route: () => string
-  /** The well-formed id that came with the request. */
-  readonly sessionId: () => string | undefined
-  /** An attempt exists from now on; nothing of it has run. */
-  begun(attempt: JointAttempt): void
-  /** Makes attempt n > 1 look like attempt 1. */
-  reset(attempt: number): void | Promise<void>
-  work(tx: Tx, session: () => SessionObject): Promise<T>
-  /** The handler returned, but nothing must be stored. */
-  vetoes(): boolean
-  /** The handler threw, but both sides are stored. Never asked for a conflict. */
-  commitsOnError(error: unknown): boolean
-  notRerunnable(): NotRerunnableReason | undefined
-  readonly watchClient?: (gone: () => void) => () => void
-  /** Both sides are stored: time for the cookie. */
-  committed(attempt: JointAttempt): void
-  /** Calls back when the response has finished or closed. */
-  afterResponse(start: () => void): void
-  /** The after-commit hooks will have run when `end` resolves. */
-  hooksBegun?(end: Promise<void>): void
-  /** Where failures of hooks are reported. */
-  report(error: unknown): void
-}
+import { recognise } from './conflicts.js'
+import type { JointParts, JointRequest } from './request.js'
 
 /**
  * Runs `request.work` until it commits, or until it is clear that it will not.

@@ -23,7 +23,7 @@ import type { StatementFacts } from '../mysql/statement.js'
 import { isPending } from '../transaction/resource.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 
-export interface JointSnapshotSetup {
+interface JointSnapshotSetup {
   /** Undefined where no session can be torn: no cookie, or a level that promises nothing. */
   readonly copy: WorkingCopy | undefined
   /** Open both at one instant before the first statement: the request cannot be run again. */

@@ -11,7 +11,7 @@ import type { MaybePromise, Resource } from '../transaction/resource.js'
 import type { Hook, Transaction } from '../transaction/transaction.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 
-export interface TxSetup {
+interface TxSetup {
   readonly transaction: Transaction
   readonly order: AttemptOrder
   readonly interrupt: Interrupt

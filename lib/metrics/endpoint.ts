@@ -42,7 +42,7 @@ export interface EndpointResponse {
 }
 
 /** undefined, at once and never as a promise: the request is not for us. */
-export type Endpoint<Context> = (request: EndpointRequest<Context>) => Promise<EndpointResponse> | undefined
+type Endpoint<Context> = (request: EndpointRequest<Context>) => Promise<EndpointResponse> | undefined
 
 const DEFAULT_PATH = '/_tx'
 const OPTION_NAMES = ['path', 'allow']

@@ -32,7 +32,7 @@ export interface OkPacket {
   readonly warningStatus: number
 }
 
-export type ResultCallback = (error: Error | null, result?: unknown, fields?: unknown) => void
+type ResultCallback = (error: Error | null, result?: unknown, fields?: unknown) => void
 export type ConnectionCallback = (error: Error | null, connection?: CoreConnection) => void
 
 /** mysql2's options of one statement; what we do not use passes through. */
@@ -51,7 +51,7 @@ interface Emitter {
 }
 
 /** A statement on its way; a stream of rows for those who asked for one. */
-export interface CoreCommand extends Emitter {
+interface CoreCommand extends Emitter {
   emit(event: string, ...args: unknown[]): boolean
 }
 

@@ -14,7 +14,7 @@ export type Flavour = 'mariadb' | 'mysql' | 'tidb' | 'galera'
 /** Whether a handler that caught the error and went on has lost the race all the same. */
 export type Sticky = 'always' | 'unlessNowait' | 'ifUncaught'
 
-export interface Classified {
+interface Classified {
   readonly kind: ConflictKind
   /** What it is called when COMMIT itself got this answer. */
   readonly kindAtCommit: ConflictKind
@@ -126,7 +126,7 @@ const POOL_MESSAGES = /^(Pool is closed\.|No connections available\.|Queue limit
 const ACCESS_NUMBERS: ReadonlySet<unknown> = new Set([1044, 1045, 1049, 1130, 1251, 1698, 3159])
 
 /** What mysql2 puts on its errors. */
-export interface DatabaseError extends Error {
+interface DatabaseError extends Error {
   readonly errno?: number
   readonly code?: string
   readonly sqlState?: string

@@ -12,7 +12,7 @@
 import type { ConnectionCallback, CoreConnection, CorePool } from './driver.js'
 import { markOwnUse } from './stray-queries.js'
 
-export type Answer = (error: Error | null, connection: CoreConnection | undefined, fresh: boolean) => void
+type Answer = (error: Error | null, connection: CoreConnection | undefined, fresh: boolean) => void
 
 export class PoolQueue {
   readonly #pool: CorePool

@@ -30,7 +30,7 @@ export interface StatementObserver {
   savepoint(): () => void
 }
 
-export interface MysqlResourceSetup {
+interface MysqlResourceSetup {
   readonly broker: LeaseBroker
   readonly acquireMs: number
   readonly clock: Clock
@@ -42,7 +42,7 @@ export interface MysqlResourceSetup {
   recognise(error: unknown, flavour: Flavour): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
 }
 
-export type StatementMethod = 'query' | 'execute'
+type StatementMethod = 'query' | 'execute'
 
 /** How long a rollback waits for statements still running before it gives the connection up. */
 const RUNNING_MS_MAX = 2_500

@@ -7,12 +7,12 @@
  */
 import type { ConnectionCallback, CorePool } from './driver.js'
 
-export type PoolMethod = 'getConnection' | 'query' | 'execute'
+type PoolMethod = 'getConnection' | 'query' | 'execute'
 
 /**
  * Called once per use, before it. An Error makes the use fail with it, as a failed connection attempt would.
  */
-export type OnUse = (method: PoolMethod) => 'allow' | Error
+type OnUse = (method: PoolMethod) => 'allow' | Error
 
 // On the function and under Symbol.for: both builds of this package can watch one pool.
 const OWN_USE = Symbol.for('session-tx.ownUse')

@@ -135,6 +135,11 @@ class DraftMap extends Map<unknown, unknown> {
     return #node in this ? this.#node : undefined
   }
 
+  /** For `console.log`, which looks into the storage itself. */
+  [Symbol.for('nodejs.util.inspect.custom')](): object {
+    return new Map(this)
+  }
+
   override get size(): number {
     return this.#node.size
   }
@@ -196,6 +201,11 @@ class DraftSet extends Set<unknown> {
 
   get [NODE](): SetNode | undefined {
     return #node in this ? this.#node : undefined
+  }
+
+  /** For `console.log`, which looks into the storage itself. */
+  [Symbol.for('nodejs.util.inspect.custom')](): object {
+    return new Set(this)
   }
 
   override get size(): number {

@@ -8,12 +8,30 @@
 import { ContainerNode, NODE } from './draft-node.js'
 import { type Fields, isStampKey, putOwn } from './value.js'
 
+/**
+ * Targets of the proxies. `console.log` looks behind a proxy at the target, and would find it empty; the method it looks
+ * for there is called with the proxy as `this`.
+ */
+const SHOWN = Symbol.for('nodejs.util.inspect.custom')
+
+class ObjectTarget {
+  [SHOWN](): object {
+    return { ...this }
+  }
+}
+
+class ArrayTarget extends Array<unknown> {
+  [SHOWN](): object {
+    return Array.from(this)
+  }
+}
+
 export class ObjectNode extends ContainerNode<Fields> implements ProxyHandler<Fields> {
   readonly #isArray = Array.isArray(this.base)
   #proxy: object | undefined
 
   protected override makeHandle(): object {
-    this.#proxy = new Proxy<Fields>((this.#isArray ? [] : {}) as Fields, this)
+    this.#proxy = new Proxy((this.#isArray ? new ArrayTarget() : new ObjectTarget()) as object as Fields, this)
     return this.#proxy
   }
 
@@ -89,6 +107,11 @@ export class ObjectNode extends ContainerNode<Fields> implements ProxyHandler<Fi
     if (this.#isLength(key)) return false
     if (isStampKey(key) || !Object.hasOwn(this.#source(), key)) return true
     return Reflect.deleteProperty(this.written(), key)
+  }
+
+  /** The target's own is for `console.log` only. */
+  getPrototypeOf(): object {
+    return this.#isArray ? Array.prototype : Object.prototype
   }
 
   setPrototypeOf(): boolean {

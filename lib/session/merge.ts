@@ -8,7 +8,7 @@ import type { Resolver } from './resolvers.js'
 import { type LostPart, NAMES, type SessionPart, type Settled, type StoredVariable, WHOLE } from './store.js'
 import { detach } from './value.js'
 
-export interface MergeInput {
+interface MergeInput {
   readonly name: string
   readonly base: StoredVariable | undefined
   readonly found: StoredVariable | undefined

@@ -40,7 +40,7 @@ interface Bookkeeping {
   fate: Fate
 }
 
-export interface WorkingCopySetup {
+interface WorkingCopySetup {
   readonly store: string
   /** Undefined: there is no session yet. */
   readonly opened: OpenSession | undefined

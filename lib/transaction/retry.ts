@@ -51,7 +51,7 @@ export interface RetryRequest<T> {
   onRerun(attempt: number, waitMs: number, waitedFor: 'ticket' | 'backoff' | 'nothing'): void
 }
 
-export interface RetryTools {
+interface RetryTools {
   readonly now: () => number
   readonly random: () => number
   /** Undefined: losers sleep instead of queueing. */

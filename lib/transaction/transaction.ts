@@ -27,7 +27,7 @@ const NEXT: Readonly<Record<TransactionState, readonly TransactionState[]>> = Ob
   unknown: [],
 })
 
-export interface TransactionSetup {
+interface TransactionSetup {
   readonly id: () => string
   readonly clock: Clock
   readonly interrupt: Interrupt

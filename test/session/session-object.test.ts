@@ -209,6 +209,24 @@ describe('shown', () => {
     expect(inspect({ session })).toContain('list')
   })
 
+  test('by console.log: the values, whatever they are made of', async () => {
+    const values = {
+      list: [{ n: 1 }, [2]],
+      map: new Map<unknown, unknown>([['k', { deep: [1] }]]),
+      set: new Set(['a']),
+      at: new Date(0),
+      bytes: new Uint8Array([1]),
+      big: 1n,
+    }
+    const session = await sessionWith(values)
+    const deep = { depth: 9 }
+    for (const [name, value] of Object.entries(values)) {
+      expect(inspect(session[name], deep)).toBe(inspect(value, deep))
+    }
+    ;(session['list'] as unknown[]).push('more')
+    expect(inspect(session['list'], deep)).toBe(inspect([...values.list, 'more'], deep))
+  })
+
   test('the id is not among it', async () => {
     const { opened, id } = await heldSession({ a: 1 })
     const session = objectOver({ opened, id })

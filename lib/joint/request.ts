@@ -1,0 +1,88 @@
+/**
+ * What a joint transaction needs to know of the request it runs for, what all requests of one `sessionTx()` share, and
+ * what a request sees of its running attempt: the seam between joint/ and whoever has requests. Types only.
+ */
+import type { EventHub, NotRerunnableReason } from '../events.js'
+import type { LeaseBroker } from '../mysql/lease.js'
+import type { Resolver } from '../session/resolvers.js'
+import type { SessionObject } from '../session/session-object.js'
+import type { SessionStore } from '../session/store.js'
+import type { Environment } from '../transaction/clock.js'
+import type { RetryOptions } from '../transaction/retry.js'
+import type { TicketOffice } from '../transaction/ticket.js'
+import type { TransactionState } from '../transaction/transaction.js'
+import type { Activity } from './activity.js'
+import type { ConflictOptions } from './conflicts.js'
+import type { HookRunner } from './hook-runner.js'
+import type { Tx } from './tx.js'
+
+export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
+
+/** What all requests of one `sessionTx()` share. */
+export interface JointParts {
+  readonly environment: Environment
+  readonly events: EventHub
+  readonly store: SessionStore
+  /** Undefined: no pool was configured. Connections are set up per isolation level. */
+  readonly broker: ((isolation: Isolation) => LeaseBroker) | undefined
+  readonly tickets: TicketOffice | undefined
+  readonly hooks: HookRunner
+  readonly activity: Activity
+  readonly resolvers: ReadonlyMap<string, Resolver>
+  readonly conflicts: ConflictOptions
+  readonly sizeBytesMax: number
+  readonly acquireMs: number
+  readonly cookieMaxAgeMs: number | undefined
+  readonly backoff: Omit<RetryOptions, 'retries'>
+  readonly deadlineMs: number
+  readonly nextId: () => string
+}
+
+/** What is particular to one request. */
+export interface JointRequest<T> {
+  readonly retries: number
+  readonly isolation: Isolation
+  readonly readOnly: boolean
+  /** A router pattern or `(unmatched)`. */
+  readonly route: () => string
+  /** The well-formed id that came with the request. */
+  readonly sessionId: () => string | undefined
+  /** An attempt exists from now on; nothing of it has run. */
+  begun(attempt: RunningAttempt): void
+  /** Makes attempt n > 1 look like attempt 1. */
+  reset(attempt: number): void | Promise<void>
+  work(tx: Tx, session: () => SessionObject): Promise<T>
+  /** The handler returned, but nothing must be stored. */
+  vetoes(): boolean
+  /** The handler threw, but both sides are stored. Never asked for a conflict. */
+  commitsOnError(error: unknown): boolean
+  notRerunnable(): NotRerunnableReason | undefined
+  readonly watchClient?: (gone: () => void) => () => void
+  /** Both sides are stored: time for the cookie. */
+  committed(attempt: RunningAttempt): void
+  /** Calls back when the response has finished or closed. */
+  afterResponse(start: () => void): void
+  /** The after-commit hooks will have run when `end` resolves. */
+  hooksBegun?(end: Promise<void>): void
+  /** Where failures of hooks are reported. */
+  report(error: unknown): void
+}
+
+/** What the client has to be told once the attempt has committed. */
+export type CookieChange =
+  | { readonly kind: 'none' }
+  /** The session goes on under this id; nothing to tell unless the cookie's signature is old. */
+  | { readonly kind: 'kept'; readonly id: string; readonly maxAge: number | undefined }
+  | { readonly kind: 'set'; readonly id: string; readonly maxAge: number | undefined }
+  | { readonly kind: 'clear' }
+
+/** The attempt as a request sees it; also what is current below its handler. */
+export interface RunningAttempt {
+  readonly request: JointRequest<unknown>
+  readonly tx: Tx
+  readonly state: TransactionState
+  /** Assigning null ends the session, an object replaces it. */
+  get session(): SessionObject
+  set session(value: unknown)
+  readonly cookieChange: CookieChange
+}
