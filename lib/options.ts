@@ -11,6 +11,9 @@ import type { SessionStore } from './session/store.js'
 /** A mysql2 pool, promise or callback flavour; checked by shape, never imported. */
 type PoolLike = object
 
+/** A method's type, so that a callback may say that it gets Koa's own, wider context. */
+type Asked<Args extends unknown[], Answer> = { method(...args: Args): Answer }['method']
+
 /** The part of keygrip that signs a cookie. */
 interface KeygripLike {
   sign(data: string): string
@@ -29,7 +32,7 @@ interface RetryOptions<C> {
    * How many times the handler may run again; 0 = never. What a function returns goes through {@link
    * checkRetries}.
    */
-  readonly retries: number | ((ctx: C) => number)
+  readonly retries: number | Asked<[ctx: C], number>
   /** All attempts together, on the monotonic clock. */
   readonly deadlineMs: number
   /** Full jitter: `random() × min(backoffBaseMs × 2^k, backoffMaxMs)`. */
@@ -84,17 +87,17 @@ interface PlainOptions<C> {
   readonly store: SessionStore | undefined
   readonly keys: readonly string[] | KeygripLike | undefined
   /** No transaction for this request: `ctx.tx` and `ctx.session` are absent. */
-  readonly skip: ((ctx: C) => boolean) | undefined
+  readonly skip: Asked<[ctx: C], boolean> | undefined
   readonly isolation: IsolationLevel
   /**
    * True rolls back though the handler returned; undefined: status 500 and above, which only a framework can
    * tell.
    */
-  readonly veto: ((ctx: C) => boolean) | undefined
+  readonly veto: Asked<[ctx: C], boolean> | undefined
   /** True commits though the handler threw; never asked about a conflict. */
-  readonly commitOnError: ((error: unknown, ctx: C) => boolean) | undefined
+  readonly commitOnError: Asked<[error: unknown, ctx: C], boolean> | undefined
   /** True: writing is an error. */
-  readonly readOnly: ((ctx: C) => boolean) | undefined
+  readonly readOnly: Asked<[ctx: C], boolean> | undefined
   readonly strayQueries: 'warn' | 'refuse' | 'ignore'
   /** Row and metadata lock wait of our connections, rounded up to whole seconds. */
   readonly lockWaitMs: number

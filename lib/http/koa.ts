@@ -21,7 +21,7 @@ import { type FoundCookie, keygripOf, type SessionCookie, type Signer } from './
 import { Pristine } from './pristine.js'
 import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
 
-/** What we use of Koa's context. */
+/** What we use of Koa's context, and a little more for callbacks; annotate theirs with Koa's own `Context` for the rest. */
 export interface KoaContext {
   readonly app: { readonly middleware: readonly KoaMiddleware[]; readonly keys?: unknown; emit(event: string, ...args: unknown[]): unknown }
   readonly req: IncomingMessage
@@ -32,8 +32,10 @@ export interface KoaContext {
   readonly method: string
   readonly path: string
   status: number
-  state: object
+  state: Record<PropertyKey, unknown>
   body: unknown
+  /** A request header; empty if there is none. */
+  get(field: string): string
   respond?: boolean | undefined
 }
 

@@ -16,7 +16,7 @@ export interface MetricsOptions<Context = unknown> {
    * Who may look. Without it: only who is certainly on this machine ({@link isLocalRequest}). With it:
    * nothing else is looked at. Throwing or rejecting means no.
    */
-  readonly allow?: ((context: Context) => boolean | Promise<boolean>) | undefined
+  readonly allow?: { method(context: Context): boolean | Promise<boolean> }['method'] | undefined
 }
 
 export interface EndpointRequest<Context> {
@@ -57,7 +57,7 @@ const HEADERS = Object.freeze({ 'Cache-Control': 'no-store', 'X-Content-Type-Opt
  * @param nodeEnv the value of NODE_ENV
  * @throws MISCONFIGURED unknown or bad option; no `allow` although NODE_ENV is `production`
  * @example
- * app.use(tx.metrics({ allow: ctx => ctx.state.user?.isOperator === true }))
+ * app.use(tx.metrics({ allow: ctx => ctx.get('X-Operator-Key') === process.env.OPERATOR_KEY }))
  */
 export function createEndpoint<Context>(
   options: MetricsOptions<Context>,
