@@ -208,6 +208,15 @@ export class JointAttempt implements RunningAttempt {
     return this.#mysql
   }
 
+  /**
+   * Waits for those who are in COMMIT with this session: MySQL may have told us of the winner (by freeing its row lock)
+   * before its session was installed, and an attempt that starts in between would read the old value and lose again.
+   */
+  async afterWinner(): Promise<void> {
+    const resume = this.#sessionSide().copy.opened?.pause()
+    if (resume !== undefined) (isPending(resume) ? await resume : resume)()
+  }
+
   /** Takes the connection now and opens session and rows at one instant. */
   async openTogether(): Promise<void> {
     await this.#mysqlSide()?.open()

@@ -19,7 +19,7 @@ import {
 } from './store.js'
 import type { SessionPlan, WorkingCopy } from './working-copy.js'
 
-interface SessionResourceSetup {
+export interface SessionResourceSetup {
   readonly store: SessionStore
   readonly copy: WorkingCopy
   readonly drafts: DraftScope

@@ -40,7 +40,7 @@ interface Bookkeeping {
   fate: Fate
 }
 
-interface WorkingCopySetup {
+export interface WorkingCopySetup {
   readonly store: string
   /** Undefined: there is no session yet. */
   readonly opened: OpenSession | undefined

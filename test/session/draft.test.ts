@@ -42,7 +42,7 @@ describe('a draft of an object', () => {
     expect(JSON.stringify(draft)).toBe(JSON.stringify(cart()))
     expect(draft.owner).toBe(draft.owner)
     expect(draft.owner.tags).not.toBe(base.owner.tags)
-    expect([draft, draft.owner, draft.owner.tags].every((part) => scope.isDraft(part))).toBe(true)
+    expect([draft, draft.owner, draft.owner.tags].every(part => scope.isDraft(part))).toBe(true)
     expect(scope.isDraft(base) || scope.isDraft(null) || new DraftScope().isDraft(draft)).toBe(false)
     expect('note' in draft && !('nothing' in draft) && Object.hasOwn(draft, 'note')).toBe(true)
     expect({ ...draft }.note).toBe('n')
@@ -178,7 +178,7 @@ describe('a draft of an array', () => {
     expect(draft.concat([9], draft)).toEqual([3, 1, 2, 9, 3, 1, 2])
     expect(([0] as number[]).concat(draft)).toEqual([0, 3, 1, 2])
     expect(JSON.stringify({ draft })).toBe('{"draft":[3,1,2]}')
-    expect(draft.map((n) => n * 2)).toEqual([6, 2, 4])
+    expect(draft.map(n => n * 2)).toEqual([6, 2, 4])
     expect(draft.at(-1)).toBe(2)
     expect(Object.keys(draft)).toEqual(['0', '1', '2'])
   })
@@ -372,11 +372,11 @@ describe('Dates and bytes', () => {
 
   test('changed in place are noticed, at any depth, and never reach the committed value', () => {
     const changes: ((draft: ReturnType<typeof build>) => unknown)[] = [
-      (draft) => draft.at.setTime(9),
-      (draft) => draft.bytes.fill(9),
-      (draft) => draft.map.get('k')?.setTime(9),
-      (draft) => [...draft.set][0]?.setTime(9),
-      (draft) => draft.list[0]?.setTime(9),
+      draft => draft.at.setTime(9),
+      draft => draft.bytes.fill(9),
+      draft => draft.map.get('k')?.setTime(9),
+      draft => [...draft.set][0]?.setTime(9),
+      draft => draft.list[0]?.setTime(9),
     ]
     for (const change of changes) {
       const { draft, base, scope, settle } = start(build())
@@ -506,7 +506,7 @@ describe('a savepoint', () => {
     expect(settle().owner).toBe(base.owner)
     second.qty = 21
     first.qty = 9
-    expect(settle().items.map((item) => item.qty)).toEqual([9, 21, 3])
+    expect(settle().items.map(item => item.qty)).toEqual([9, 21, 3])
   })
 
   test('taken before anything was changed, leads back to the committed object itself', () => {
@@ -675,18 +675,18 @@ describe('any sequence of operations', () => {
   const leaf = fc.oneof(
     fc.integer({ min: 0, max: 9 }),
     fc.constantFrom('a', 'b', null, true, 7n),
-    fc.nat(9).map((timeMs) => new Date(timeMs)),
+    fc.nat(9).map(timeMs => new Date(timeMs)),
     fc.uint8Array({ maxLength: 3 }),
   )
   const key = fc.constantFrom('a', 'b', 'c', '__proto__', '0')
-  const { tree } = fc.letrec((tie) => ({
+  const { tree } = fc.letrec(tie => ({
     tree: fc.oneof(
       { maxDepth: 4 },
       leaf,
       fc.array(tie('tree'), { maxLength: 4 }),
       fc.array(fc.tuple(key, tie('tree')), { maxLength: 4 }).map(objectOf),
-      fc.array(fc.tuple(key, tie('tree')), { maxLength: 4 }).map((entries) => new Map(entries)),
-      fc.array(tie('tree'), { maxLength: 3 }).map((members) => new Set(members)),
+      fc.array(fc.tuple(key, tie('tree')), { maxLength: 4 }).map(entries => new Map(entries)),
+      fc.array(tie('tree'), { maxLength: 3 }).map(members => new Set(members)),
     ),
   }))
 
@@ -805,11 +805,11 @@ describe('any sequence of operations', () => {
     if (value instanceof Set) return `Set(${[...value].map(shown).join()})`
     if (Array.isArray(value)) return `[${value.map(shown).join()}]`
     return `{${Object.keys(value)
-      .map((name) => `${name}:${shown((value as Loose)[name])}`)
+      .map(name => `${name}:${shown((value as Loose)[name])}`)
       .join()}}`
   }
 
-  const root = tree.filter((value) => isObject(value)) as fc.Arbitrary<object>
+  const root = tree.filter(value => isObject(value)) as fc.Arbitrary<object>
 
   test('leaves in the draft what it leaves in a plain copy, and the committed value alone', () => {
     fc.assert(
@@ -827,7 +827,7 @@ describe('any sequence of operations', () => {
         expect(shown(base)).toBe(before)
         if (!scope.isChanged(draft)) expect(next).toBe(base)
         expect(scope.settle(draft, 'v').sizeBytes).toBe(settleValue(detach(next), 'v').sizeBytes)
-        expect(placesOf(next).every((place) => isLeaf(place) || isCommitted(place))).toBe(true)
+        expect(placesOf(next).every(place => isLeaf(place) || isCommitted(place))).toBe(true)
       }),
       { numRuns: 600 },
     )

@@ -79,7 +79,7 @@ describe('a session may hold', () => {
 
   test('undefined properties, symbol keys and hidden properties, which are left out as JSON does', () => {
     const given = Object.defineProperty({ a: 1, b: undefined, [Symbol('s')]: 2 }, 'hidden', { value: 3 })
-    expect(Reflect.ownKeys(settle(given)).filter((key) => typeof key === 'string')).toEqual(['a'])
+    expect(Reflect.ownKeys(settle(given)).filter(key => typeof key === 'string')).toEqual(['a'])
   })
 
   test('the same object in two places, copied once', () => {
