@@ -8,7 +8,7 @@ export const ERROR_CODES = Object.freeze({
   CONFLICT: { status: 503, meaning: 'another transaction committed first' },
   RETRIES_EXHAUSTED: { status: 503, meaning: 'every allowed re-run lost a race, too' },
   BUDGET_EXHAUSTED: { status: 503, meaning: 'the process re-ran too much lately' },
-  QUEUE_FULL: { status: 503, meaning: 'too many requests wait for the same session variable' },
+  QUEUE_FULL: { status: 503, meaning: 'too many requests wait for the same session variable or table' },
   DEADLINE: { status: 503, meaning: 'all attempts together took longer than retry.deadlineMs' },
   COMMIT_UNKNOWN: { status: 503, meaning: 'COMMIT was sent and its answer was lost' },
   TRANSACTION_CLOSED: { status: 500, meaning: 'used after its attempt ended' },

@@ -31,6 +31,11 @@ interface AttemptSetup {
   readonly opensTogether: boolean
 }
 
+/** What losers of a row queue for; sorts before every session's, so that no session is reserved by one who waits here. */
+export function tableTicketKey(table: string): string {
+  return `#table/${table}`
+}
+
 /** What losers of a session variable queue for. */
 export function ticketKey(session: string, variable: string): string {
   return `${session}/${variable}`

@@ -10,7 +10,7 @@ import type { EventPayloads, NotRerunnableReason, TransactionFacts } from '../ev
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
-import { JointAttempt, ticketKey } from './attempt.js'
+import { JointAttempt, tableTicketKey, ticketKey } from './attempt.js'
 import { recognise } from './conflicts.js'
 import type { JointParts, JointRequest } from './request.js'
 
@@ -212,9 +212,12 @@ class Life<T> implements RetryRequest<T> {
   }
 
   #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
-    const { session, lost = [], kind } = error.conflict ?? {}
+    const { session, lost = [], kind, table } = error.conflict ?? {}
     const queues = session !== undefined && kind !== 'snapshot' && kind !== 'session'
     const ticketKeys = queues ? lost.map(variable => ticketKey(session, variable)) : []
+    // Losers of a row run one after the other, too: all at once, each waits for the row's lock with a view that is old by
+    // the time it gets it, and loses again. This orders losers among themselves; first attempts do not give way to it.
+    if (kind === 'row' && table !== undefined) ticketKeys.push(tableTicketKey(table))
     return { kind: 'conflict', error, ticketKeys, attemptMs }
   }
 

@@ -16,7 +16,7 @@ const SHOWN = Symbol.for('nodejs.util.inspect.custom')
 
 class ObjectTarget {
   [SHOWN](): object {
-    return { ...this }
+    return Object.fromEntries(Object.entries(this))
   }
 }
 

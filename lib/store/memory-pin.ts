@@ -112,8 +112,12 @@ class MemoryClaim implements Claim {
 
   async #prepareLater(waiting: Promise<void>, rest: readonly SessionPart[]): Promise<void> {
     await waiting
-    for (const part of rest) await this.#hold(part)
-    this.#mergeOrRefuse()
+    for (const part of rest) {
+      // Rolled back meanwhile: what is taken now nobody would let go.
+      if (this.#over) return
+      await this.#hold(part)
+    }
+    if (!this.#over) this.#mergeOrRefuse()
   }
 
   #hold(part: SessionPart): Promise<void> | undefined {

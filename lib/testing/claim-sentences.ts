@@ -213,6 +213,24 @@ export function concurrency(sentence: Sentence): void {
     assert.equal(await bench.read('a'), 4)
   })
 
+  sentence('that are rolled back when their turn has just come hold nothing either', async bench => {
+    await bench.write({ set: { a: 1, b: 1 } })
+    const [one, two] = [await bench.writer(), await bench.writer()]
+    await one.wants({ set: { a: 2 } }).claim.prepare()
+    void watched(Promise.resolve(two.wants({ set: { a: 3, b: 3 } }).claim.prepare()))
+    await turn()
+    await one.claim.commit()
+    one.claim.release()
+    two.abort()
+    one.open.release()
+    await turn()
+    const third = await bench.writer()
+    const end = watched(third.wants({ set: { a: 4, b: 4 } }).commit())
+    await turn()
+    assert.equal(end.state, 'settled')
+    assert.deepEqual([await bench.read('a'), await bench.read('b')], [4, 4])
+  })
+
   sentence('wait while the session is paused, and a pause waits for those that are prepared', async bench => {
     await bench.write({ set: { a: 1 } })
     const [one, two, reader] = [await bench.writer(), await bench.writer(), await bench.writer()]

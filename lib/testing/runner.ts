@@ -4,8 +4,8 @@
  */
 
 export interface Runner {
-  describe(sentence: string, body: () => void): unknown
-  it(sentence: string, body: () => Promise<void> | void): unknown
+  readonly describe: (sentence: string, body: () => void) => unknown
+  readonly it: (sentence: string, body: () => Promise<void> | void) => unknown
 }
 
 /** @throws TypeError where nothing like a test runner is running, with the remedy */

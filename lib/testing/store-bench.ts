@@ -29,10 +29,10 @@ export interface Bench {
   readonly seen: { readonly name: EventName; readonly payload: unknown }[]
   readonly key: string
   /** Commits in one go. */
-  write(wish: Wish): Promise<void>
-  writer(): Promise<Writer>
-  look<T>(at: (session: OpenSession) => T): Promise<T | undefined>
-  read(name: string): Promise<unknown>
+  readonly write: (wish: Wish) => Promise<void>
+  readonly writer: () => Promise<Writer>
+  readonly look: <T>(at: (session: OpenSession) => T) => Promise<T | undefined>
+  readonly read: (name: string) => Promise<unknown>
 }
 
 /** Registers one sentence; `settings` replace those of {@link settingsOf}. */

@@ -69,6 +69,7 @@ export async function withRetries<T>(
 ): Promise<T> {
   let ticket: Ticket | undefined
   let charged = 0
+  let freeSpent = false
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
   let order: AttemptOrder = { attempt: 1, isLast: options.retries === 0, opensTogether: false, lastError: undefined, ticketKeys: [] }
@@ -79,10 +80,10 @@ export async function withRetries<T>(
       if (end.kind === 'failed') throw end.error
 
       // One re-run for having seen session and rows at two moments is nobody's lost race, and it cannot recur: the
-      // next attempt opens both at one instant. So it is free, once, unless the handler may never run again.
+      // next attempt opens both at one instant. So it is free, once per request, unless the handler may never run again.
       lastConflict = end.error
       const kind = end.error.conflict?.kind
-      const free = kind === 'snapshot' && !order.opensTogether && options.retries > 0
+      const free = kind === 'snapshot' && !freeSpent && options.retries > 0
       const ofThisKind = (seen.get(kind) ?? 0) + 1
       seen.set(kind, ofThisKind)
       const spent = !free && (charged >= options.retries || ofThisKind > (end.error.conflict?.rerunsMax ?? Infinity))
@@ -90,7 +91,8 @@ export async function withRetries<T>(
       request.onConflict(end.error, order, end.attemptMs, refusal)
       if (refusal !== undefined) throw refusal
 
-      if (!free) charged += 1
+      if (free) freeSpent = true
+      else charged += 1
       const waitStart = tools.now()
       let waitedFor: 'ticket' | 'backoff' | 'nothing' = 'nothing'
       if (tools.tickets !== undefined && end.ticketKeys.length > 0) {
@@ -105,7 +107,7 @@ export async function withRetries<T>(
       order = {
         attempt: order.attempt + 1,
         isLast: charged >= options.retries,
-        opensTogether: free || order.opensTogether,
+        opensTogether: kind === 'snapshot',
         lastError: lastConflict,
         ticketKeys: ticket?.keys ?? [],
       }

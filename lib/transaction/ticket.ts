@@ -70,7 +70,7 @@ export class TicketOffice {
       return undefined
     }
     if (queue.length >= this.#waitingMax) {
-      const message = `${queue.length} requests already wait to write the same session variable`
+      const message = `${queue.length} requests already wait for the same key (a session variable or a table)`
       throw new SessionTxError('QUEUE_FULL', message)
     }
     const ended = interrupt.waitingEnded

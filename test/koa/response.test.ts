@@ -136,6 +136,7 @@ describe.each(koas)('%s: a handler that wrote to the response itself', (_name, K
       Koa,
       below: ctx => {
         ctx.session['visits'] = 1
+        ctx.status = 200
         write(ctx)
         if (!ctx.res.writableEnded) ctx.res.end('z')
         ctx.respond = false

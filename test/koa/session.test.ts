@@ -27,11 +27,11 @@ afterEach(async () => {
 afterAll(() => database.close())
 
 interface Shop extends TxServed {
-  on(path: string, handler: Handler): void
+  readonly on: (path: string, handler: Handler) => void
   /** A client that has a session with these variables. */
   client(): Client
-  shopper(variables: Readonly<Record<string, unknown>>): Promise<Client>
-  stored(client: Client): Promise<Record<string, unknown>>
+  readonly shopper: (variables: Readonly<Record<string, unknown>>) => Promise<Client>
+  readonly stored: (client: Client) => Promise<Record<string, unknown>>
 }
 
 /** An application whose handlers are given by path; it answers with what the handler returned and the attempt. */

@@ -147,8 +147,8 @@ describe('append', () => {
         const changed = base.with(place, (base[place] ?? 0) + 1)
         const removed = base.slice(0, -1)
         for (const spoilt of [changed, removed]) {
-          expect(() => append(base, [...spoilt], [...base, ...added])).toThrow()
-          expect(() => append(base, [...base, ...added], [...spoilt])).toThrow()
+          expect(() => append(base, [...spoilt], [...base, ...added])).toThrow('earlier item')
+          expect(() => append(base, [...base, ...added], [...spoilt])).toThrow('earlier item')
         }
       }),
     )

@@ -2,10 +2,12 @@
 import { resourceContract } from 'session-tx/testing'
 import { resolvers } from '../../lib/index.js'
 import { DraftScope } from '../../lib/session/draft.js'
-import { SessionResource, type SessionResourceSetup } from '../../lib/session/resource.js'
+import { SessionResource } from '../../lib/session/resource.js'
 import type { OpenSession } from '../../lib/session/store.js'
 import { WorkingCopy } from '../../lib/session/working-copy.js'
 import { heldSession, startedStore } from '../support/held-session.js'
+
+type SessionResourceSetup = ConstructorParameters<typeof SessionResource>[0]
 
 interface Attempt {
   readonly copy: WorkingCopy
@@ -149,8 +151,7 @@ describe('the session resource', () => {
         ['m', resolvers.counter],
       ]),
     })
-    one.copy.set('n', 2)
-    one.copy.set('m', 2)
+    for (const name of ['n', 'm']) one.copy.set(name, Number(one.copy.get(name)) + 1)
     await held.write({ set: { n: 5 } })
     await commit(one)
     expect(one.resource.resolved).toEqual(['n'])
@@ -163,7 +164,7 @@ describe('the session resource', () => {
   ])('loses if a resolver returns %s', async (_, resolver, said) => {
     const held = await heldSession({ n: 1 })
     const one = attempt({ ...held, resolvers: new Map([['n', resolver]]) })
-    one.copy.set('n', 2)
+    one.copy.set('n', Number(one.copy.get('n')) + 1)
     await held.write({ set: { n: 5 } })
     const error = await commit(one).catch((reason: unknown) => reason)
     expect(error).toMatchObject({ code: 'CONFLICT', cause: { message: expect.stringContaining(said) } })
@@ -175,7 +176,7 @@ describe('the session resource', () => {
       for (const side of sides) (side as number[]).push(99)
     }
     const one = attempt({ ...held, resolvers: new Map([['list', spoil]]) })
-    one.copy.set('list', [1, 2])
+    ;(one.copy.get('list') as number[]).push(2)
     await held.write({ set: { list: [1, 3] } })
     const before = held.opened.snapshot()
     await commit(one)

@@ -19,9 +19,9 @@ interface Bench {
   readonly store: SessionStore
   readonly clock: FakeClock
   readonly events: string[]
-  write(key: string, wish: Wish): Promise<void>
-  open(key: string): Promise<OpenSession>
-  has(key: string): Promise<boolean>
+  readonly write: (key: string, wish: Wish) => Promise<void>
+  readonly open: (key: string) => Promise<OpenSession>
+  readonly has: (key: string) => Promise<boolean>
 }
 
 const WATCHED: readonly EventName[] = ['session:evicted', 'session:expired', 'session:destroyed']

@@ -32,7 +32,7 @@ export interface Served {
   readonly url: string
   /** A new client each time, with no cookies. */
   readonly client: () => Client
-  close(): Promise<void>
+  readonly close: () => Promise<void>
 }
 
 /** Any request listener on a free port of the loopback interface. */

@@ -6,8 +6,8 @@
 /** A promise that somebody else settles. */
 export interface Deferred<T> {
   readonly promise: Promise<T>
-  resolve(value: T): void
-  reject(error: unknown): void
+  readonly resolve: (value: T) => void
+  readonly reject: (error: unknown) => void
 }
 
 export function deferred<T = void>(): Deferred<T> {

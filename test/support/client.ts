@@ -30,7 +30,7 @@ export interface Started {
   readonly request: ClientRequest
   readonly answer: Promise<Answer>
   /** The client goes away; `answer` rejects. */
-  leave(): void
+  readonly leave: () => void
 }
 
 /** Sent as they are, one write each: `Transfer-Encoding: chunked`. */
