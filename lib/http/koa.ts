@@ -67,10 +67,11 @@ export interface KoaSetup {
 const REQUEST: unique symbol = Symbol('session-tx.request')
 /** Survives wrappers that copy properties, where identity does not. */
 const MARK: unique symbol = Symbol.for('session-tx.middleware')
-/** What Koa itself assigns to a new context, request and response. */
-const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set(
-  ['app', 'ctx', 'req', 'res', 'request', 'response', 'originalUrl', 'state'],
-)
+/** What Koa itself assigns to a new context, request and response, and what we do. */
+const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set([
+  ...['app', 'ctx', 'req', 'res', 'request', 'response', 'originalUrl', 'state'],
+  REQUEST,
+])
 const SERVER_ERROR_STATUS_MIN = 500
 
 interface Carrier {
@@ -193,7 +194,7 @@ class KoaRequest implements JointRequest<unknown> {
     this.readOnly = options.readOnly ?? setup.readOnly?.(ctx) ?? false
     this.#keys = keysOf(setup, ctx)
     installAccessors(ctx)
-    Object.defineProperty(ctx, REQUEST, { value: this, configurable: true, enumerable: false })
+    ;(ctx as Carrier)[REQUEST] = this
     this.#body = this.#mayRunAgain && hasBody(ctx.req) ? new ReplayableRequest(ctx.req, setup.requestBytesMax) : undefined
   }
 
@@ -334,13 +335,16 @@ function discardStream(body: unknown): void {
   destroy.call(body)
 }
 
-const keysOfApps = new WeakMap<object, Keygrip | undefined>()
+const keysOfApps = new WeakMap<object, Keygrip>()
 
 function keysOf({ keys }: KoaSetup, { app }: KoaContext): Keygrip | undefined {
   const configured = (keys ?? app.keys) as readonly string[] | Signer | undefined
   if (configured === undefined || typeof configured !== 'object') return undefined
-  if (!keysOfApps.has(configured)) keysOfApps.set(configured, keygripOf(configured))
-  return keysOfApps.get(configured)
+  const known = keysOfApps.get(configured)
+  if (known !== undefined) return known
+  const made = keygripOf(configured)
+  if (made !== undefined) keysOfApps.set(configured, made)
+  return made
 }
 
 /** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */

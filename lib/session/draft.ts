@@ -56,7 +56,9 @@ export class DraftScope {
    * @throws SESSION_VALUE with the path of what cannot be stored.
    */
   settle(value: unknown, path: string): Settled {
-    const settled = new Settling(path, nodeOf, this.#nodes.copies).value(value)
+    // The walk keeps books that a string or a number has no use for.
+    const primitive = typeof value === 'string' || (typeof value === 'number' && Number.isFinite(value))
+    const settled = primitive ? value : new Settling(path, nodeOf, this.#nodes.copies).value(value)
     return { value: settled, sizeBytes: sizeBytesOf(settled) }
   }
 
@@ -90,11 +92,16 @@ export class DraftScope {
 /** The part of a scope that its nodes see. */
 class Nodes implements NodeScope {
   refusal: (() => Error) | undefined
-  /** Which committed value was last made of which object of the handler. */
-  readonly copies = new WeakMap<object, unknown>()
-  readonly #views = new WeakMap<object, unknown>()
+  #copies: WeakMap<object, unknown> | undefined
+  #views: WeakMap<object, unknown> | undefined
   readonly #changed = new Set<ContainerNode>()
   readonly #leaves = new Set<LeafNode>()
+
+  /** Which committed value was last made of which object of the handler. Made on demand: most attempts assign no object. */
+  get copies(): WeakMap<object, unknown> {
+    this.#copies ??= new WeakMap()
+    return this.#copies
+  }
 
   create(base: object, parent: DraftNode | undefined): DraftNode {
     const kind = kindOf(base)
@@ -115,6 +122,7 @@ class Nodes implements NodeScope {
 
   viewOf(raw: object): unknown {
     if (nodeOf(raw) !== undefined) return raw // a draft of another scope looks after itself
+    this.#views ??= new WeakMap()
     const known = this.#views.get(raw)
     if (known !== undefined) return known
     const view = this.#makeView(raw)

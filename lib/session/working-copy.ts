@@ -107,6 +107,7 @@ export class WorkingCopy {
   set(name: string, value: unknown): void {
     this.#setup.assertWritable()
     this.#assertAlive()
+    this.#takeSnapshot()
     this.#now.slots.set(name, { value, written: true })
   }
 
@@ -128,6 +129,7 @@ export class WorkingCopy {
   /** `ctx.session = { … }`. After a destroy it starts a session of its own. */
   replace(variables: Readonly<Record<string, unknown>>): void {
     this.#setup.assertWritable()
+    this.#takeSnapshot()
     if (this.#now.fate.kind === 'destroyed') this.#now.fate = { kind: 'regenerated', id: newSessionId() }
     else this.#now.replaced = true
     this.#now.cleared = true
@@ -201,6 +203,11 @@ export class WorkingCopy {
 
   /** The snapshot, taken at its first use. */
   get base(): SessionSnapshot {
+    return this.#takeSnapshot()
+  }
+
+  /** Also by a write that reads nothing: whoever commits the variable from now on was first. */
+  #takeSnapshot(): SessionSnapshot {
     this.#snapshot ??= this.opened?.snapshot() ?? EMPTY
     return this.#snapshot
   }

@@ -3,7 +3,7 @@
  * (Jest, Mocha, Vitest with `globals`). Imports none of them, and knows nothing of what is tested.
  */
 
-export interface Runner {
+interface Runner {
   readonly describe: (sentence: string, body: () => void) => unknown
   readonly it: (sentence: string, body: () => Promise<void> | void) => unknown
 }

@@ -15,7 +15,7 @@ import type {
   Settled,
 } from '../session/store.js'
 
-export type Merge = (found: unknown, mine: unknown) => unknown
+type Merge = (found: unknown, mine: unknown) => unknown
 
 export interface Wish {
   /** New values; undefined removes the variable. */

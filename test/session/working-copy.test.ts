@@ -2,10 +2,8 @@
 import type { SessionTxError } from '../../lib/errors.js'
 import { DraftScope } from '../../lib/session/draft.js'
 import { NAMES } from '../../lib/session/store.js'
-import { WorkingCopy } from '../../lib/session/working-copy.js'
+import { WorkingCopy, type WorkingCopySetup } from '../../lib/session/working-copy.js'
 import { type HeldSession, heldSession } from '../support/held-session.js'
-
-type WorkingCopySetup = ConstructorParameters<typeof WorkingCopy>[0]
 
 interface Bench {
   readonly copy: WorkingCopy
