@@ -105,6 +105,7 @@ export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { type Resolver, resolvers } from './session/resolvers.js'
 export type { SessionMembers } from './session/session-object.js'
+export type { SessionValue } from './session/value.js'
 export type {
   Claim,
   Disturbance,

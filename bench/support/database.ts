@@ -18,7 +18,8 @@ export class BenchDatabase {
 
   static async open(): Promise<BenchDatabase> {
     const { MYSQL_URL } = process.env
-    if (MYSQL_URL === undefined) throw new Error('MYSQL_URL is not set: run npm run bench, it starts a MariaDB')
+    if (MYSQL_URL === undefined)
+      throw new Error('MYSQL_URL is not set: run npm run bench, it starts a MariaDB')
     const url = new URL(MYSQL_URL)
     url.pathname = '/'
     const admin = await mysql.createConnection(url.href)

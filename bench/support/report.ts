@@ -68,7 +68,10 @@ export function ratios({ samples }: Measured, ours: SideName, theirs: SideName):
 }
 
 /** `met` or `missed`, in so many words. */
-export function verdict(value: number, target: { readonly atLeast: number } | { readonly atMost: number }): string {
+export function verdict(
+  value: number,
+  target: { readonly atLeast: number } | { readonly atMost: number },
+): string {
   const [words, limit, isMet] =
     'atLeast' in target
       ? ['at least', target.atLeast, value >= target.atLeast]

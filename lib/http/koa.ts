@@ -227,7 +227,7 @@ class KoaRequest implements JointRequest<unknown> {
   }
 
   readonly route = (): string => {
-    const { _matchedRoute: matched } = this.#ctx as { _matchedRoute?: unknown }
+    const { _matchedRoute: matched } = this.#ctx as { _matchedRoute?: string | RegExp | null }
     return matched === undefined || matched === null ? '(unmatched)' : String(matched)
   }
 

@@ -139,8 +139,8 @@ function nodeKeys(fresh: object): ReadonlySet<PropertyKey> {
 }
 
 function foreignOf(object: object, nodes: ReadonlySet<PropertyKey>): Foreign {
-  let found: (readonly [PropertyKey, PropertyDescriptor])[] | undefined
-  for (const key of Reflect.ownKeys(object)) {
+  let found: [PropertyKey, PropertyDescriptor][] | undefined
+  for (const key of keysOf(object)) {
     if (nodes.has(key)) continue
     const descriptor = Reflect.getOwnPropertyDescriptor(object, key)
     if (descriptor !== undefined) (found ??= []).push([key, descriptor])
@@ -148,8 +148,18 @@ function foreignOf(object: object, nodes: ReadonlySet<PropertyKey>): Foreign {
   return found
 }
 
+/**
+ * Not the hidden ones (a string that does not enumerate), which are left as they are: V8 has the list of the others at
+ * hand, while `Reflect.ownKeys` of a request and its response takes 6 µs.
+ */
+function keysOf(object: object): PropertyKey[] {
+  const keys: PropertyKey[] = Object.keys(object)
+  keys.push(...Object.getOwnPropertySymbols(object))
+  return keys
+}
+
 function restoreForeign(object: object, nodes: ReadonlySet<PropertyKey>, before: Foreign = []): void {
-  for (const key of Reflect.ownKeys(object)) {
+  for (const key of keysOf(object)) {
     if (!nodes.has(key) && !before.some(([name]) => name === key)) Reflect.deleteProperty(object, key)
   }
   for (const [key, descriptor] of before) Object.defineProperty(object, key, descriptor)

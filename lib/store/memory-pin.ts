@@ -102,7 +102,8 @@ class MemoryClaim implements Claim {
   prepare(): void | Promise<void> {
     // A loser need not wait for others' commits to learn that it lost.
     this.#refuse(this.#lostParts().filter(({ mergeable }) => !mergeable))
-    const parts = this.#modes.size === 1 ? [...this.#modes.keys()] : sortParts(this.#modes.keys())
+    // The whole is entered first, so two parts are in order, and more are rare.
+    const parts = this.#modes.size <= 2 ? [...this.#modes.keys()] : sortParts(this.#modes.keys())
     for (const [place, part] of parts.entries()) {
       const waiting = this.#hold(part)
       if (waiting !== undefined) return this.#prepareLater(waiting, parts.slice(place + 1))

@@ -5,7 +5,13 @@
  */
 import { attachError, isSessionTxError, SessionTxError } from '../errors.js'
 import type { Interrupt } from './interrupt.js'
-import { isPending, type MaybePromise, type Resource, type TwoPhaseResource } from './resource.js'
+import {
+  isPending,
+  type MaybePromise,
+  type OnePhaseResource,
+  type Resource,
+  type TwoPhaseResource,
+} from './resource.js'
 
 /** Three outcomes that a caller must treat differently. `error` says why it is not `committed`. */
 export type Outcome =
@@ -26,8 +32,12 @@ export interface CommitLimits {
 
 /** Commits, or rolls back everything. Never throws. */
 export async function twoPhaseCommit(resources: readonly Resource[], limits: CommitLimits): Promise<Outcome> {
-  const decider = resources.find(resource => resource.phases === 1)
-  const promisers = resources.filter((resource): resource is TwoPhaseResource => resource.phases === 2)
+  let decider: OnePhaseResource | undefined
+  const promisers: TwoPhaseResource[] = []
+  for (const resource of resources) {
+    if (resource.phases === 1) decider = resource
+    else promisers.push(resource)
+  }
   try {
     for (const resource of resources) await untilInterrupt(resource.settle?.(), limits)
     for (const resource of promisers) await untilInterrupt(resource.prepare(), limits)
@@ -66,7 +76,8 @@ export async function rollbackAll(
     try {
       const work = resource.rollback()
       if (!isPending(work)) continue
-      const timeout = () => new Error(`rollback of '${resource.name}' took longer than ${PATIENCE.rollbackMsMax} ms`)
+      const timeout = () =>
+        new Error(`rollback of '${resource.name}' took longer than ${PATIENCE.rollbackMsMax} ms`)
       await limits.within(work, PATIENCE.rollbackMsMax, timeout)
     } catch (error) {
       attachError(reason, error)
@@ -75,7 +86,10 @@ export async function rollbackAll(
 }
 
 /** Undefined where there is nothing to wait for, as in most phases of most commits: an async function would cost promises. */
-function untilInterrupt(work: MaybePromise<void> | undefined, limits: CommitLimits): Promise<void> | undefined {
+function untilInterrupt(
+  work: MaybePromise<void> | undefined,
+  limits: CommitLimits,
+): Promise<void> | undefined {
   return work !== undefined && isPending(work) ? limits.interrupt.race(work) : undefined
 }
 

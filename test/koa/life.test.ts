@@ -191,12 +191,15 @@ describe('a failing prepare', () => {
 })
 
 describe('doom', () => {
-  test('the 200 is delivered, nothing is stored, there is no re-run, and it is counted', async () => {
+  test('the 200 is delivered, nothing is stored, there is neither hook nor re-run, and it is counted', async () => {
     let runs = 0
     const { client, tx } = await start({
       '/preview': async ctx => {
         runs += 1
         await writeBoth(ctx)
+        ctx.tx.beforeCommit(() => {
+          runs += 1
+        })
         ctx.tx.doom('a preview')
         ctx.body = 'preview'
       },

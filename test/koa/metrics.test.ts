@@ -508,6 +508,7 @@ describe('looking', () => {
       () => pool.end(),
     )
     const gate = new Gate()
+    const holding = new Gate()
     const begun = new Barrier(21)
     let transactions = 0
     const { client, tx } = await start(
@@ -515,6 +516,7 @@ describe('looking', () => {
         '/storm': async ctx => {
           void begun.arrive()
           await ctx.tx.query('UPDATE item SET n = n + 1 WHERE id = 1')
+          holding.open()
           await gate.passed()
           ctx.body = 'ok'
         },
@@ -525,7 +527,8 @@ describe('looking', () => {
       transactions += 1
     })
     const storm = Array.from({ length: 20 }, () => client().get('/storm'))
-    await begun.arrive()
+    // One holds the only connection and the row, all others wait for it.
+    await Promise.all([begun.arrive(), holding.passed()])
     await client().get('/elsewhere')
     const from = { commands: proxy.commands.length, transactions }
     const ann = client()

@@ -238,7 +238,8 @@ describe("the application's own queries (acceptance 55)", () => {
     const ours = async () => {
       for (let i = 0; i < 20; i += 1) {
         const lease = await broker.acquire(10_000)
-        await send(lease, 'UPDATE acc SET n = n + 1 WHERE id = 1').finally(() => send(lease, 'COMMIT'))
+        await send(lease, 'UPDATE acc SET n = n + 1 WHERE id = 1')
+        await send(lease, 'COMMIT')
         lease.release()
       }
     }
@@ -364,7 +365,7 @@ describe('waiting', () => {
     pool.on('enqueue', queued)
     const early = broker.acquire(700)
     clock.advance(700)
-    await expect(early).rejects.toThrow()
+    await expect(early).rejects.toThrow('no connection within 700 ms')
     const late = broker.acquire(700)
     theirs.release()
     ;(await late).release()
@@ -390,9 +391,8 @@ describe('waiting', () => {
     const { broker } = setUp()
     const lease = await broker.acquire(5_000)
     const waiting = broker.acquire(5_000)
-    const refused = expect(waiting).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
-    await broker.close()
-    await refused
+    const [refused] = await Promise.all([waiting.catch((error: unknown) => error), broker.close()])
+    expect(refused).toMatchObject({ code: 'STORE_UNAVAILABLE' })
     await expect(broker.acquire(5_000)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
     lease.release()
   })
