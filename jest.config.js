@@ -3,7 +3,7 @@
 const swc = {
   jsc: { target: 'es2022', parser: { syntax: 'typescript' }, transform: { verbatimModuleSyntax: true } },
   module: { type: 'commonjs' },
-};
+}
 
 /** @type {import('jest').Config} */
 export default {
@@ -23,4 +23,4 @@ export default {
   // The tests wait for a database more than they compute; a second worker costs nothing on two cores.
   maxWorkers: 2,
   testTimeout: 20_000,
-};
+}

@@ -27,7 +27,6 @@ const common = {
   clients: CLIENTS,
   path: (client: number) => `/${client}`,
   rounds: Number(options.turns),
-  warmUpMs: 2_000,
   turnMs: Number(options['turn-ms']),
 } satisfies Partial<Plan>
 

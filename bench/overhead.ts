@@ -27,7 +27,6 @@ const measured = await alternate({
   clients: 16,
   path: () => '/',
   rounds,
-  warmUpMs: 2_000,
   turnMs,
 })
 print()

@@ -52,7 +52,10 @@ interface Assembly<C> {
 }
 
 /** @throws MISCONFIGURED for an unknown or bad option, with a sentence that names it */
-export function assemble<C>(given: SessionTxOptions<C>, environment: Environment = systemEnvironment): Assembly<C> {
+export function assemble<C>(
+  given: SessionTxOptions<C>,
+  environment: Environment = systemEnvironment,
+): Assembly<C> {
   const options = resolveOptions<C>(given)
   const { clock } = environment
   const events = new EventHub()
@@ -62,7 +65,8 @@ export function assemble<C>(given: SessionTxOptions<C>, environment: Environment
   warnOfMemory(store.name, events)
 
   const database = options.pool === undefined ? undefined : openDatabase(options, environment, events)
-  const tickets = options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
+  const tickets =
+    options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
   const activity = new Activity()
   const hooks = new HookRunner(events, activity)
   const { backoffBaseMs, backoffMaxMs, deadlineMs, isRetryable, duplicateIsConflict } = options.retry
@@ -101,7 +105,8 @@ export function assemble<C>(given: SessionTxOptions<C>, environment: Environment
     parts,
     recorder,
     carried: {
-      run: (work, runOptions = {}) => run(parts, work, { ...runOptions, retries, isolation: options.isolation }),
+      run: (work, runOptions = {}) =>
+        run(parts, work, { ...runOptions, retries, isolation: options.isolation }),
       stats: () => recorder.stats(),
       on: (name, listener) => events.on(name, listener),
       close: () => (closing ??= close()),
@@ -130,7 +135,8 @@ function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, ev
     brokers.set(isolation, known)
     return known
   }
-  const unwatch = options.strayQueries === 'ignore' ? () => {} : watchPool(pool, strayJudge(options.strayQueries, events))
+  const unwatch =
+    options.strayQueries === 'ignore' ? () => {} : watchPool(pool, strayJudge(options.strayQueries, events))
   return {
     broker,
     close: async () => {
@@ -141,7 +147,10 @@ function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, ev
 }
 
 /** The pool used directly inside a request: outside the transaction, and once per attempt. */
-function strayJudge(policy: 'warn' | 'refuse', events: EventHub): (method: 'query' | 'execute' | 'getConnection') => 'allow' | Error {
+function strayJudge(
+  policy: 'warn' | 'refuse',
+  events: EventHub,
+): (method: 'query' | 'execute' | 'getConnection') => 'allow' | Error {
   const warned = new Set<string>()
   return method => {
     const attempt = current() as RunningAttempt | undefined
@@ -165,11 +174,17 @@ const ROUTES_WARNED_MAX = 200
 function warnOfMemory(store: string, events: EventHub): void {
   if (store !== 'memory') return
   if (process.env['NODE_ENV'] === 'production') {
-    process.emitWarning('memoryStore forgets every session when the process ends, and is not shared by processes', 'SessionTxWarning')
+    process.emitWarning(
+      'memoryStore forgets every session when the process ends, and is not shared by processes',
+      'SessionTxWarning',
+    )
   }
   const stop = events.on('session:evicted', () => {
     stop()
-    process.emitWarning('memoryStore is full: live sessions are thrown out (sessionsMax, bytesMax)', 'SessionTxWarning')
+    process.emitWarning(
+      'memoryStore is full: live sessions are thrown out (sessionsMax, bytesMax)',
+      'SessionTxWarning',
+    )
   })
 }
 
@@ -184,7 +199,8 @@ async function run<T>(
   { sessionId, retries, isolation }: RunSetup,
 ): Promise<T> {
   if (typeof work !== 'function') throw new TypeError(`tx.run(work) needs a function, got ${typeof work}`)
-  if (sessionId !== undefined && !isSessionId(sessionId)) throw new TypeError('tx.run: sessionId is not the id of a session')
+  if (sessionId !== undefined && !isSessionId(sessionId))
+    throw new TypeError('tx.run: sessionId is not the id of a session')
   let hooksEnd: Promise<void> | undefined
   const request: JointRequest<T> = {
     retries: checkRetries(retries),

@@ -14,9 +14,15 @@ export const ERROR_CODES = Object.freeze({
   TRANSACTION_CLOSED: { status: 500, meaning: 'used after its attempt ended' },
   DOOMED: { status: 500, meaning: 'a doomed transaction was asked to commit' },
   NO_TRANSACTION: { status: 500, meaning: 'there is no transaction here' },
-  NOT_TRANSACTIONAL: { status: 500, meaning: 'a table whose engine cannot roll back would have been written' },
+  NOT_TRANSACTIONAL: {
+    status: 500,
+    meaning: 'a table whose engine cannot roll back would have been written',
+  },
   IMPLICIT_COMMIT: { status: 500, meaning: 'the statement would have committed implicitly' },
-  TRANSACTION_CONTROL: { status: 500, meaning: 'the handler sent BEGIN, COMMIT, ROLLBACK or SAVEPOINT itself' },
+  TRANSACTION_CONTROL: {
+    status: 500,
+    meaning: 'the handler sent BEGIN, COMMIT, ROLLBACK or SAVEPOINT itself',
+  },
   RESPONSE_STARTED: { status: 503, meaning: 'a conflict, but bytes had already left for the client' },
   NOT_RERUNNABLE: { status: 503, meaning: 'a conflict, but this request cannot run again' },
   SESSION_VALUE: { status: 500, meaning: 'a session variable holds something that cannot be stored' },
@@ -129,5 +135,6 @@ export function attachError(first: unknown, later: unknown): void {
   if (first === later || typeof first !== 'object' || first === null) return
   const carrier = first as { errors?: unknown }
   if (Array.isArray(carrier.errors)) carrier.errors.push(later)
-  else if (Object.isExtensible(first)) Object.defineProperty(first, 'errors', { value: [later], configurable: true })
+  else if (Object.isExtensible(first))
+    Object.defineProperty(first, 'errors', { value: [later], configurable: true })
 }

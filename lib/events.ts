@@ -54,7 +54,12 @@ export interface EventPayloads {
   /** The configured pool was used directly inside a request. */
   stray: { readonly route: string; readonly method: 'query' | 'execute' | 'getConnection' }
   /** Something failed after the outcome was decided; outcome and answer stand. */
-  hookFailed: { readonly id: string; readonly route: string; readonly hook: 'afterCommit' | 'afterRollback' | 'install'; readonly error: unknown }
+  hookFailed: {
+    readonly id: string
+    readonly route: string
+    readonly hook: 'afterCommit' | 'afterRollback' | 'install'
+    readonly error: unknown
+  }
   /** A well-formed cookie named a session that the store does not have. */
   'session:missed': { readonly session: string }
   'session:expired': { readonly session: string; readonly reason: 'idle' | 'absolute' }
@@ -75,7 +80,10 @@ export class EventHub {
     this.#listeners.set(name, [...present, listener as Listener<never>])
     return () => {
       const now = this.#listeners.get(name) ?? []
-      this.#listeners.set(name, now.filter(other => other !== listener))
+      this.#listeners.set(
+        name,
+        now.filter(other => other !== listener),
+      )
     }
   }
 

@@ -84,7 +84,8 @@ export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environmen
       checkRoute(handler, route)
       return koaTransactional(setup, handler, route)
     },
-    metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) => koaEndpoint(createEndpoint(metricsOptions, recorder, process.env['NODE_ENV'])),
+    metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) =>
+      koaEndpoint(createEndpoint(metricsOptions, recorder, process.env['NODE_ENV'])),
   }) as SessionTx
 }
 
@@ -100,7 +101,14 @@ export {
   SessionTxError,
   type SessionTxErrorCode,
 } from './errors.js'
-export type { ConflictDecision, EventName, EventPayloads, Listener, NotRerunnableReason, TransactionFacts } from './events.js'
+export type {
+  ConflictDecision,
+  EventName,
+  EventPayloads,
+  Listener,
+  NotRerunnableReason,
+  TransactionFacts,
+} from './events.js'
 export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { type Resolver, resolvers } from './session/resolvers.js'

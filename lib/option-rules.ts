@@ -130,7 +130,9 @@ export function checkRoute(handler: unknown, options: unknown): void {
   for (const [name, value] of Object.entries(options as Readonly<Record<string, unknown>>)) {
     const rule = ROUTE_RULES.get(name)
     if (rule === undefined) {
-      throw misconfigured(`unknown option \`${name}\` of transactional(); it knows ${[...ROUTE_RULES.keys()].join(', ')}`)
+      throw misconfigured(
+        `unknown option \`${name}\` of transactional(); it knows ${[...ROUTE_RULES.keys()].join(', ')}`,
+      )
     }
     if (value !== undefined) refuseUnless(rule(value), `transactional(handler, { ${name} })`, value)
   }

@@ -1,51 +1,51 @@
 /** The database of a command: the one MYSQL_URL names, else a private MariaDB that lives as long as the command. */
 
-import { downloadMariadb } from './download-mariadb.mjs';
-import { findMariadb } from './find-mariadb.mjs';
-import { greet } from './greeting.mjs';
-import { startMariadb } from './mariadb.mjs';
-import { Sentence } from './processes.mjs';
+import { downloadMariadb } from './download-mariadb.mjs'
+import { findMariadb } from './find-mariadb.mjs'
+import { greet } from './greeting.mjs'
+import { startMariadb } from './mariadb.mjs'
+import { Sentence } from './processes.mjs'
 
-const reachMsMax = 5_000;
+const reachMsMax = 5_000
 
-let server;
+let server
 
 /** Resolves to the URL of a server that answers. */
 export async function useDatabase() {
-  const url = process.env.MYSQL_URL;
+  const url = process.env.MYSQL_URL
   if (url) {
-    await reach(url);
-    return url;
+    await reach(url)
+    return url
   }
-  const installation = (await findMariadb()) ?? (await downloadMariadb());
+  const installation = (await findMariadb()) ?? (await downloadMariadb())
   if (!installation) {
     throw new Sentence(
       'no MariaDB found: install MariaDB 10.6 or newer (Debian, Ubuntu: mariadb-server; macOS: brew install mariadb) or set MYSQL_URL',
-    );
+    )
   }
-  server = await startMariadb(installation);
-  return server.url;
+  server = await startMariadb(installation)
+  return server.url
 }
 
 export async function stopDatabase() {
-  await server?.stop();
+  await server?.stop()
 }
 
 /** @throws Sentence naming the address, never the password in the URL */
 async function reach(url) {
-  let address;
+  let address
   try {
-    const { hostname, port } = new URL(url);
-    address = { host: hostname.replaceAll(/^\[|\]$/g, ''), port: Number(port || 3306) };
+    const { hostname, port } = new URL(url)
+    address = { host: hostname.replaceAll(/^\[|\]$/g, ''), port: Number(port || 3306) }
   } catch {
-    throw new Sentence('MYSQL_URL is not a URL: write mysql://user:password@host:port/database');
+    throw new Sentence('MYSQL_URL is not a URL: write mysql://user:password@host:port/database')
   }
   try {
-    await greet(address, reachMsMax);
+    await greet(address, reachMsMax)
   } catch (error) {
-    const reason = error.code ?? error.message;
+    const reason = error.code ?? error.message
     throw new Sentence(
       `MYSQL_URL is set, but no MySQL or MariaDB answers at ${address.host}:${address.port} (${reason})`,
-    );
+    )
   }
 }

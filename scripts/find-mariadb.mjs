@@ -1,8 +1,8 @@
 /** Finds an installed MariaDB server, also where a user's PATH does not reach. */
 
-import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
-import { capture } from './processes.mjs';
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { capture } from './processes.mjs'
 
 const elsewhere = [
   '/usr/sbin',
@@ -19,34 +19,34 @@ const elsewhere = [
   '/opt/homebrew/opt/mariadb/bin',
   '/usr/local/opt/mariadb/bin',
   '/home/linuxbrew/.linuxbrew/bin',
-];
+]
 
 /** @returns `{ mariadbd, installDb, env, serverArgs, installArgs }` of a server that runs, or undefined */
 export async function findMariadb() {
-  const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...elsewhere];
-  const mariadbd = first(folders, 'mariadbd');
-  const installDb = first(folders, 'mariadb-install-db');
-  if (!mariadbd || !installDb) return undefined;
-  const found = { mariadbd, installDb, env: {}, serverArgs: [], installArgs: [] };
-  return (await runs(found)) ? found : undefined;
+  const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...elsewhere]
+  const mariadbd = first(folders, 'mariadbd')
+  const installDb = first(folders, 'mariadb-install-db')
+  if (!mariadbd || !installDb) return undefined
+  const found = { mariadbd, installDb, env: {}, serverArgs: [], installArgs: [] }
+  return (await runs(found)) ? found : undefined
 }
 
 /** Whether the binary is there and starts: one that lacks a library does not. */
 export async function runs({ mariadbd, env }) {
-  if (!isExecutable(mariadbd)) return false;
-  const { code } = await capture(mariadbd, ['--no-defaults', '--version'], { env });
-  return code === 0;
+  if (!isExecutable(mariadbd)) return false
+  const { code } = await capture(mariadbd, ['--no-defaults', '--version'], { env })
+  return code === 0
 }
 
 function first(folders, name) {
-  return folders.map((folder) => join(folder, name)).find(isExecutable);
+  return folders.map(folder => join(folder, name)).find(isExecutable)
 }
 
 function isExecutable(file) {
   try {
-    accessSync(file, constants.X_OK);
-    return true;
+    accessSync(file, constants.X_OK)
+    return true
   } catch {
-    return false;
+    return false
   }
 }

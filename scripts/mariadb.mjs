@@ -3,41 +3,41 @@
  * and nobody's configuration. It must never outlive the command that started it.
  */
 
-import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { greet } from './greeting.mjs';
-import { isAlive } from './lock.mjs';
-import { Sentence, runQuietly, say, throwIfStopped } from './processes.mjs';
+import { spawn, spawnSync } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { greet } from './greeting.mjs'
+import { isAlive } from './lock.mjs'
+import { Sentence, runQuietly, say, throwIfStopped } from './processes.mjs'
 
-const prefix = 'session-tx-db-';
-const startMsMax = 60_000;
-const portsMax = 5;
+const prefix = 'session-tx-db-'
+const startMsMax = 60_000
+const portsMax = 5
 
 /** The server refuses to run as root unless told to; told --user as anybody else, it warns. */
-const asRoot = process.getuid?.() === 0 ? ['--user=root'] : [];
+const asRoot = process.getuid?.() === 0 ? ['--user=root'] : []
 
 /**
  * @param installation of findMariadb or downloadMariadb
  * @returns `{ url, stop() }`
  */
 export async function startMariadb(installation) {
-  removeAbandoned();
-  const folder = mkdtempSync(join(shortTmpdir(), prefix));
-  writeFileSync(join(folder, 'owner'), String(process.pid));
-  let child;
+  removeAbandoned()
+  const folder = mkdtempSync(join(shortTmpdir(), prefix))
+  writeFileSync(join(folder, 'owner'), String(process.pid))
+  let child
   const remove = () => {
     // No farewell: nobody will read this data again.
-    child?.kill('SIGKILL');
-    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
-  };
-  process.on('exit', remove);
+    child?.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
+  }
+  process.on('exit', remove)
 
-  const { installDb, installArgs, env } = installation;
-  const datadir = join(folder, 'data');
+  const { installDb, installArgs, env } = installation
+  const datadir = join(folder, 'data')
   const how = [
     '--no-defaults',
     `--datadir=${datadir}`,
@@ -45,21 +45,21 @@ export async function startMariadb(installation) {
     '--skip-test-db',
     ...installArgs,
     ...asRoot,
-  ];
-  await runQuietly(installDb, how, { env, failure: 'mariadb-install-db failed' });
-  writeFileSync(join(folder, 'init.sql'), 'CREATE DATABASE IF NOT EXISTS session_tx;\n');
+  ]
+  await runQuietly(installDb, how, { env, failure: 'mariadb-install-db failed' })
+  writeFileSync(join(folder, 'init.sql'), 'CREATE DATABASE IF NOT EXISTS session_tx;\n')
 
   for (let tries = 1; ; tries += 1) {
-    const port = await freePort();
-    child = launch(installation, folder, port);
-    const version = await ready(child, join(folder, 's'));
+    const port = await freePort()
+    child = launch(installation, folder, port)
+    const version = await ready(child, join(folder, 's'))
     if (version) {
-      say(`MariaDB ${version.replace(/-.*/, '')} on port ${port}`);
-      return { url: `mysql://root@127.0.0.1:${port}/session_tx`, stop: () => stop(child, remove) };
+      say(`MariaDB ${version.replace(/-.*/, '')} on port ${port}`)
+      return { url: `mysql://root@127.0.0.1:${port}/session_tx`, stop: () => stop(child, remove) }
     }
     // Between our asking for a free port and the server's taking it, somebody else may have.
     if (tries === portsMax)
-      throw new Sentence(`${readFileSync(join(folder, 'log'), 'utf8')}\nMariaDB does not start`);
+      throw new Sentence(`${readFileSync(join(folder, 'log'), 'utf8')}\nMariaDB does not start`)
   }
 }
 
@@ -77,59 +77,59 @@ function launch({ mariadbd, env, serverArgs }, folder, port) {
     '--character-set-server=utf8mb4',
     ...serverArgs,
     ...asRoot,
-  ];
+  ]
   // With setpriv the kernel ends the server when we die, even of kill -9; elsewhere the next run does.
-  const tied = ['--pdeathsig', 'TERM'];
+  const tied = ['--pdeathsig', 'TERM']
   const [command, ...all] =
     spawnSync('setpriv', [...tied, 'true']).status === 0
       ? ['setpriv', ...tied, mariadbd, ...args]
-      : [mariadbd, ...args];
-  const log = openSync(join(folder, 'log'), 'w');
+      : [mariadbd, ...args]
+  const log = openSync(join(folder, 'log'), 'w')
   // A process group of its own: Ctrl-C is meant for the command, which may need its database to finish.
   const child = spawn(command, all, {
     detached: true,
     stdio: ['ignore', log, log],
     env: { ...process.env, ...env },
-  });
-  closeSync(log);
-  child.on('error', () => {}); // followed by no exit event, but exitCode or a silent socket tells
-  writeFileSync(join(folder, 'server'), String(child.pid));
-  return child;
+  })
+  closeSync(log)
+  child.on('error', () => {}) // followed by no exit event, but exitCode or a silent socket tells
+  writeFileSync(join(folder, 'server'), String(child.pid))
+  return child
 }
 
 /** The server's version once it answers; undefined if it ended. The port is bound before the socket file appears. */
 async function ready(child, path) {
-  const deadline = Date.now() + startMsMax;
+  const deadline = Date.now() + startMsMax
   while (child.exitCode === null && child.signalCode === null && Date.now() < deadline) {
-    throwIfStopped();
-    const version = await greet({ path }, 1_000).catch(() => undefined);
-    if (version) return version;
-    await sleep(50);
+    throwIfStopped()
+    const version = await greet({ path }, 1_000).catch(() => undefined)
+    if (version) return version
+    await sleep(50)
   }
-  child.kill('SIGKILL');
-  return undefined;
+  child.kill('SIGKILL')
+  return undefined
 }
 
 async function stop(child, remove) {
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await gone;
-  remove();
-  process.off('exit', remove);
+  const gone = new Promise(resolve => child.once('exit', resolve))
+  if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await gone
+  remove()
+  process.off('exit', remove)
 }
 
 /** Folders of runs that were killed, and on systems without setpriv their servers. */
 function removeAbandoned() {
-  for (const name of readdirSync(shortTmpdir()).filter((entry) => entry.startsWith(prefix))) {
-    const folder = join(shortTmpdir(), name);
-    const owner = pidIn(join(folder, 'owner'));
-    if (owner === undefined || isAlive(owner)) continue;
-    const server = pidIn(join(folder, 'server'));
+  for (const name of readdirSync(shortTmpdir()).filter(entry => entry.startsWith(prefix))) {
+    const folder = join(shortTmpdir(), name)
+    const owner = pidIn(join(folder, 'owner'))
+    if (owner === undefined || isAlive(owner)) continue
+    const server = pidIn(join(folder, 'server'))
     // The number may belong to another process by now: only one that names this folder is ours.
     const isOurs =
-      server !== undefined && spawnSync('ps', ['-o', 'args=', '-p', String(server)]).stdout?.includes(folder);
+      server !== undefined && spawnSync('ps', ['-o', 'args=', '-p', String(server)]).stdout?.includes(folder)
     try {
-      if (isOurs) process.kill(server, 'SIGKILL');
-      rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+      if (isOurs) process.kill(server, 'SIGKILL')
+      rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
     } catch {
       // somebody else's: theirs to remove
     }
@@ -138,24 +138,24 @@ function removeAbandoned() {
 
 function pidIn(file) {
   try {
-    return Number(readFileSync(file, 'utf8')) || undefined;
+    return Number(readFileSync(file, 'utf8')) || undefined
   } catch {
-    return undefined;
+    return undefined
   }
 }
 
 /** The socket's path must stay under 100 characters. */
 function shortTmpdir() {
-  return tmpdir().length < 70 ? tmpdir() : '/tmp';
+  return tmpdir().length < 70 ? tmpdir() : '/tmp'
 }
 
 function freePort() {
   return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
+    const probe = createServer()
+    probe.once('error', reject)
     probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
+      const { port } = probe.address()
+      probe.close(() => resolve(port))
+    })
+  })
 }

@@ -3,71 +3,71 @@
  * It may import only node: modules and files here that do likewise, because it runs before anything is installed.
  */
 
-import { build, buildApps } from './build.mjs';
-import { check } from './check.mjs';
-import { stopDatabase, useDatabase } from './database.mjs';
-import { install } from './install.mjs';
-import { Sentence, Stopped, run, say } from './processes.mjs';
-import { chooseBenchmarks, runBenchmarks } from './bench.mjs';
-import { test } from './test.mjs';
+import { build, buildApps } from './build.mjs'
+import { check } from './check.mjs'
+import { stopDatabase, useDatabase } from './database.mjs'
+import { install } from './install.mjs'
+import { Sentence, Stopped, run, say } from './processes.mjs'
+import { chooseBenchmarks, runBenchmarks } from './bench.mjs'
+import { test } from './test.mjs'
 
 /** Each answers with the exit code of what it ran. */
 const commands = {
   async demo(args) {
-    await setUp({ apps: true, database: true });
-    return run(process.execPath, ['.cache/build/example-app/demo.js', ...args]);
+    await setUp({ apps: true, database: true })
+    return run(process.execPath, ['.cache/build/example-app/demo.js', ...args])
   },
   async start(args) {
-    await setUp({ apps: true, database: true });
-    return run(process.execPath, ['.cache/build/example-app/server.js', ...args]);
+    await setUp({ apps: true, database: true })
+    return run(process.execPath, ['.cache/build/example-app/server.js', ...args])
   },
   async bench(args) {
-    const chosen = chooseBenchmarks(args);
-    await setUp({ apps: true, database: true });
-    return runBenchmarks(chosen);
+    const chosen = chooseBenchmarks(args)
+    await setUp({ apps: true, database: true })
+    return runBenchmarks(chosen)
   },
   async test(args) {
-    await setUp({ database: true });
-    return test(args);
+    await setUp({ database: true })
+    return test(args)
   },
   async check() {
-    await setUp({});
-    return check();
+    await setUp({})
+    return check()
   },
   async build() {
-    await setUp({ build: true });
-    return 0;
+    await setUp({ build: true })
+    return 0
   },
   /** For developers: any command with MYSQL_URL set, such as `with-db -- npx jest test/merge.test.ts`. */
   async 'with-db'(args) {
-    const [command, ...rest] = args[0] === '--' ? args.slice(1) : args;
-    if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest');
-    await setUp({ database: true });
-    return run(command, rest);
+    const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
+    if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest')
+    await setUp({ database: true })
+    return run(command, rest)
   },
-};
+}
 
 /** Everything a command stands on; what is there already costs a few milliseconds. */
 async function setUp({ build: wantsBuild = false, apps = false, database = false }) {
-  await install();
-  if (wantsBuild || apps) await build();
-  if (apps) await buildApps();
-  if (database) process.env.MYSQL_URL = await useDatabase();
+  await install()
+  if (wantsBuild || apps) await build()
+  if (apps) await buildApps()
+  if (database) process.env.MYSQL_URL = await useDatabase()
 }
 
 async function main([name, ...args]) {
-  const command = Object.hasOwn(commands, name ?? '') ? commands[name] : undefined;
-  if (!command) throw new Sentence(`no such command: choose one of ${Object.keys(commands).join(', ')}`);
-  return command(args);
+  const command = Object.hasOwn(commands, name ?? '') ? commands[name] : undefined
+  if (!command) throw new Sentence(`no such command: choose one of ${Object.keys(commands).join(', ')}`)
+  return command(args)
 }
 
-let code = 1;
+let code = 1
 try {
-  code = await main(process.argv.slice(2));
+  code = await main(process.argv.slice(2))
 } catch (error) {
-  if (error instanceof Stopped) code = error.exitCode;
-  else say(error instanceof Sentence ? error.message : error.stack);
+  if (error instanceof Stopped) code = error.exitCode
+  else say(error instanceof Sentence ? error.message : error.stack)
 } finally {
-  await stopDatabase();
+  await stopDatabase()
 }
-process.exitCode = code;
+process.exitCode = code

@@ -1,81 +1,80 @@
 /** The package as a user gets it: packed, installed in an empty folder, loaded in both module formats. */
 
-import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
 
-const exec = promisify(execFile);
-const root = resolve(__dirname, '..');
-const entries = ['session-tx', 'session-tx/testing'];
+const exec = promisify(execFile)
+const root = resolve(__dirname, '..')
+const entries = ['session-tx', 'session-tx/testing']
 
-let folder: string;
-let packed: string[];
+let folder: string
+let packed: string[]
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'session-tx-package-'));
-  const pack = await npm(root, 'pack', '--json', '--pack-destination', folder);
-  const [tarball] = JSON.parse(pack) as { filename: string; files: { path: string }[] }[];
-  if (!tarball) throw new Error(`npm pack made nothing: ${pack}`);
-  packed = tarball.files.map((file) => file.path);
+  folder = await mkdtemp(join(tmpdir(), 'session-tx-package-'))
+  const pack = await npm(root, 'pack', '--json', '--pack-destination', folder)
+  const [tarball] = JSON.parse(pack) as { filename: string; files: { path: string }[] }[]
+  if (!tarball) throw new Error(`npm pack made nothing: ${pack}`)
+  packed = tarball.files.map(file => file.path)
 
-  const app = join(folder, 'app');
-  await mkdir(app);
-  await writeFile(join(app, 'package.json'), '{ "name": "app", "private": true }');
-  await npm(app, 'install', join(folder, tarball.filename), '--prefer-offline');
-}, 240_000);
+  const app = join(folder, 'app')
+  await mkdir(app)
+  await writeFile(join(app, 'package.json'), '{ "name": "app", "private": true }')
+  await npm(app, 'install', join(folder, tarball.filename), '--prefer-offline')
+}, 240_000)
 
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(() => rm(folder, { recursive: true, force: true }))
 
 test('nothing is packed but the build and what is there to read', () => {
-  const allowed =
-    /^(dist\/(esm|cjs)\/|docs\/|package\.json$|(README|LICENSE|CHANGELOG|ARCHITECTURE)(\.md)?$)/;
-  expect(packed.filter((path) => !allowed.test(path))).toEqual([]);
+  const allowed = /^(dist\/(esm|cjs)\/|docs\/|package\.json$|(README|LICENSE|CHANGELOG|ARCHITECTURE)(\.md)?$)/
+  expect(packed.filter(path => !allowed.test(path))).toEqual([])
   expect(packed).toEqual(
     expect.arrayContaining(['LICENSE', 'dist/esm/index.js', 'dist/cjs/index.js', 'dist/cjs/package.json']),
-  );
-});
+  )
+})
 
 test('every file that "exports" names is packed', async () => {
-  const { exports } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { exports: unknown };
-  const named = JSON.stringify(exports).match(/(?<="\.\/)[^"]+\.[^"]+(?=")/g) ?? [];
-  expect(named.length).toBeGreaterThan(0);
-  expect(named.filter((path) => !packed.includes(path))).toEqual([]);
-});
+  const { exports } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { exports: unknown }
+  const named = JSON.stringify(exports).match(/(?<="\.\/)[^"]+\.[^"]+(?=")/g) ?? []
+  expect(named.length).toBeGreaterThan(0)
+  expect(named.filter(path => !packed.includes(path))).toEqual([])
+})
 
 test.each(entries)(
   '%s: import and require load it without its peers and give the same names',
-  async (entry) => {
+  async entry => {
     const imported = await namesOf([
       '--input-type=module',
       '-e',
       `import * as m from '${entry}'; ${print('m')}`,
-    ]);
-    const required = await namesOf(['-e', print(`require('${entry}')`)]);
-    expect(required).toEqual(imported);
-    expect(imported.length).toBeGreaterThan(0);
+    ])
+    const required = await namesOf(['-e', print(`require('${entry}')`)])
+    expect(required).toEqual(imported)
+    expect(imported.length).toBeGreaterThan(0)
   },
-);
+)
 
-const print = (module: string) => `console.log(JSON.stringify(Object.keys(${module}).sort()))`;
+const print = (module: string) => `console.log(JSON.stringify(Object.keys(${module}).sort()))`
 
 async function namesOf(args: string[]): Promise<string[]> {
-  const { stdout } = await exec(process.execPath, args, { cwd: join(folder, 'app'), env: plainEnv() });
-  const names = JSON.parse(stdout) as string[];
-  return names.filter((name) => name !== 'default' && name !== 'module.exports' && name !== '__esModule');
+  const { stdout } = await exec(process.execPath, args, { cwd: join(folder, 'app'), env: plainEnv() })
+  const names = JSON.parse(stdout) as string[]
+  return names.filter(name => name !== 'default' && name !== 'module.exports' && name !== '__esModule')
 }
 
 async function npm(cwd: string, ...args: string[]): Promise<string> {
-  const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
-  const { stdout } = await exec('npm', [...args, ...quiet], { cwd, env: plainEnv(), maxBuffer: 2 ** 24 });
-  return stdout;
+  const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
+  const { stdout } = await exec('npm', [...args, ...quiet], { cwd, env: plainEnv(), maxBuffer: 2 ** 24 })
+  return stdout
 }
 
 /** npm hands its own settings down to children; they would reach into the empty folder. */
 function plainEnv(): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^npm_(package|lifecycle|command|execpath|config_local_prefix)/.test(name),
-  );
-  return { ...Object.fromEntries(inherited), NODE_OPTIONS: '' };
+  )
+  return { ...Object.fromEntries(inherited), NODE_OPTIONS: '' }
 }

@@ -72,11 +72,22 @@ export class SessionCookie {
     cookie: { readonly id: string; readonly maxAge: number | undefined },
   ): void {
     const isSecure = this.#isSecure(connectionIsSecure)
-    const options = { ...this.#options(isSecure), ...(cookie.maxAge === undefined ? {} : { maxAge: cookie.maxAge }) }
-    this.#cookies(req, res, keys, isSecure).set(this.#name, cookie.id, { ...options, signed: keys !== undefined })
+    const options = {
+      ...this.#options(isSecure),
+      ...(cookie.maxAge === undefined ? {} : { maxAge: cookie.maxAge }),
+    }
+    this.#cookies(req, res, keys, isSecure).set(this.#name, cookie.id, {
+      ...options,
+      signed: keys !== undefined,
+    })
   }
 
-  clear(req: IncomingMessage, res: ServerResponse, keys: Keygrip | undefined, connectionIsSecure: boolean): void {
+  clear(
+    req: IncomingMessage,
+    res: ServerResponse,
+    keys: Keygrip | undefined,
+    connectionIsSecure: boolean,
+  ): void {
     const isSecure = this.#isSecure(connectionIsSecure)
     const options = { ...this.#options(isSecure), signed: keys !== undefined }
     this.#cookies(req, res, keys, isSecure).set(this.#name, null, options)

@@ -23,7 +23,11 @@ import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js
 
 /** What we use of Koa's context, and a little more for callbacks; annotate theirs with Koa's own `Context` for the rest. */
 export interface KoaContext {
-  readonly app: { readonly middleware: readonly KoaMiddleware[]; readonly keys?: unknown; emit(event: string, ...args: unknown[]): unknown }
+  readonly app: {
+    readonly middleware: readonly KoaMiddleware[]
+    readonly keys?: unknown
+    emit(event: string, ...args: unknown[]): unknown
+  }
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly request: object
@@ -101,7 +105,11 @@ export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
 }
 
 /** One handler as one joint transaction: for a route, or where `app.use` cannot find what stands below it. */
-export function koaTransactional(setup: KoaSetup, handler: KoaMiddleware, options: RouteOptions): KoaMiddleware {
+export function koaTransactional(
+  setup: KoaSetup,
+  handler: KoaMiddleware,
+  options: RouteOptions,
+): KoaMiddleware {
   return function transactional(ctx, next) {
     if (isInside(ctx)) return handler(ctx, next)
     let nextCalled = false
@@ -123,7 +131,10 @@ function isInside(ctx: KoaContext): boolean {
 /** Finds and composes what stands below us, once per application and again when its stack has grown. */
 class Downstream {
   readonly #identity: symbol
-  readonly #known = new WeakMap<object, { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }>()
+  readonly #known = new WeakMap<
+    object,
+    { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }
+  >()
   #warned = false
 
   constructor(identity: symbol) {
@@ -135,8 +146,12 @@ class Downstream {
     let known = this.#known.get(app)
     if (known === undefined || known.length !== middleware.length) {
       const place = middleware.findIndex(other => this.#isUs(other))
-      const below = place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
-      known = { length: middleware.length, below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined }
+      const below =
+        place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
+      known = {
+        length: middleware.length,
+        below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined,
+      }
       this.#known.set(app, known)
       if (place < 0) this.#warn()
     }
@@ -195,7 +210,10 @@ class KoaRequest implements JointRequest<unknown> {
     this.#keys = keysOf(setup, ctx)
     installAccessors(ctx)
     ;(ctx as Carrier)[REQUEST] = this
-    this.#body = this.#mayRunAgain && hasBody(ctx.req) ? new ReplayableRequest(ctx.req, setup.requestBytesMax) : undefined
+    this.#body =
+      this.#mayRunAgain && hasBody(ctx.req)
+        ? new ReplayableRequest(ctx.req, setup.requestBytesMax)
+        : undefined
   }
 
   get #mayRunAgain(): boolean {
@@ -255,7 +273,8 @@ class KoaRequest implements JointRequest<unknown> {
     if (this.#body === undefined) rewindEmpty(this.#ctx.req)
     else if (!(await this.#body.rewind())) {
       this.#unreplayable = true
-      const message = 'the request body could not be read again: it is larger than hold.requestBytesMax, or broke off'
+      const message =
+        'the request body could not be read again: it is larger than hold.requestBytesMax, or broke off'
       throw new SessionTxError('NOT_RERUNNABLE', message)
     }
   }
@@ -366,7 +385,8 @@ function installAccessors(ctx: KoaContext): void {
       },
       set(this: Carrier, value: unknown) {
         const attempt = this[REQUEST]?.attempt
-        if (attempt === undefined) throw new SessionTxError('NO_TRANSACTION', 'ctx.session was set outside of session-tx')
+        if (attempt === undefined)
+          throw new SessionTxError('NO_TRANSACTION', 'ctx.session was set outside of session-tx')
         attempt.session = value
       },
     },

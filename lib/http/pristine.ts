@@ -53,7 +53,12 @@ export class Pristine {
    * @param frames the framework's objects whose own properties belong to the attempt
    * @param plain properties that the framework itself assigns to them: data, which need no descriptor
    */
-  constructor(req: IncomingMessage, res: ServerResponse, frames: readonly object[], plain: ReadonlySet<PropertyKey>) {
+  constructor(
+    req: IncomingMessage,
+    res: ServerResponse,
+    frames: readonly object[],
+    plain: ReadonlySet<PropertyKey>,
+  ) {
     this.#req = req
     this.#res = res
     this.#plain = plain
@@ -112,7 +117,9 @@ function copied<T>(value: T): T {
 function frameOf(object: object, plain: ReadonlySet<PropertyKey>): Frame {
   const keys = Reflect.ownKeys(object)
   const valueOrDescriptor = (key: PropertyKey): unknown =>
-    plain.has(key) ? (object as Record<PropertyKey, unknown>)[key] : Reflect.getOwnPropertyDescriptor(object, key)
+    plain.has(key)
+      ? (object as Record<PropertyKey, unknown>)[key]
+      : Reflect.getOwnPropertyDescriptor(object, key)
   return { object, keys, kept: keys.map(valueOrDescriptor) }
 }
 
@@ -131,7 +138,9 @@ type Foreign = readonly (readonly [PropertyKey, PropertyDescriptor])[] | undefin
 
 /** What Node keeps for itself: these are not ours to drop, and what matters of them is restored one by one. */
 const NODE_REQUEST: ReadonlySet<PropertyKey> = nodeKeys(new IncomingMessage(new Socket()))
-const NODE_RESPONSE: ReadonlySet<PropertyKey> = nodeKeys(new ServerResponse(new IncomingMessage(new Socket())))
+const NODE_RESPONSE: ReadonlySet<PropertyKey> = nodeKeys(
+  new ServerResponse(new IncomingMessage(new Socket())),
+)
 
 function nodeKeys(fresh: object): ReadonlySet<PropertyKey> {
   const later = ['__onFinished', '_consumed', '_dumped', '_events', '_eventsCount', '_header', '_closed']
@@ -167,7 +176,8 @@ function restoreForeign(object: object, nodes: ReadonlySet<PropertyKey>, before:
 
 /** In place: somebody above us may hold the object. */
 function restoreHeaders(headers: IncomingMessage['headers'], before: IncomingMessage['headers']): void {
-  for (const name of Object.keys(headers)) if (!Object.hasOwn(before, name)) Reflect.deleteProperty(headers, name)
+  for (const name of Object.keys(headers))
+    if (!Object.hasOwn(before, name)) Reflect.deleteProperty(headers, name)
   Object.assign(headers, before)
 }
 
@@ -175,7 +185,11 @@ function listenersOf(emitter: EventEmitter): readonly Listeners[] {
   return emitter.eventNames().map(name => ({ name, listeners: emitter.rawListeners(name) }))
 }
 
-function restoreListeners(emitter: EventEmitter, pristine: readonly Listeners[], kept: readonly unknown[]): void {
+function restoreListeners(
+  emitter: EventEmitter,
+  pristine: readonly Listeners[],
+  kept: readonly unknown[],
+): void {
   const byName = new Map(pristine.map(({ name, listeners }) => [name, listeners]))
   for (const name of new Set([...emitter.eventNames(), ...byName.keys()])) {
     const now = emitter.rawListeners(name)

@@ -9,7 +9,11 @@
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 
-type ReadableStateClass = new (options: { highWaterMark: number }, stream: Readable, isDuplex: boolean) => unknown
+type ReadableStateClass = new (
+  options: { highWaterMark: number },
+  stream: Readable,
+  isDuplex: boolean,
+) => unknown
 
 const { ReadableState } = Readable as unknown as { ReadableState: ReadableStateClass }
 

@@ -65,7 +65,9 @@ class SessionSide {
     // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
     const moved = plan !== undefined || resource.touched
     const again = maxAge !== this.#maxAge || (maxAge !== undefined && moved)
-    return copy.opened === undefined ? { kind: 'none' } : { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
+    return copy.opened === undefined
+      ? { kind: 'none' }
+      : { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
   }
 }
 
@@ -113,7 +115,10 @@ export class JointAttempt implements RunningAttempt {
     const { copy } = this.#sessionSide()
     if (value === null || value === undefined) copy.destroy()
     else if (typeof value === 'object' && !Array.isArray(value)) copy.replace({ ...value })
-    else throw new TypeError(`a session can be null or an object, got ${Array.isArray(value) ? 'an array' : typeof value}`)
+    else
+      throw new TypeError(
+        `a session can be null or an object, got ${Array.isArray(value) ? 'an array' : typeof value}`,
+      )
   }
 
   /** The session's side if the attempt used it. */
@@ -155,7 +160,8 @@ export class JointAttempt implements RunningAttempt {
       route: request.route,
       isReserved: name => this.#isReserved(copy, name),
     })
-    if (this.transaction.state === 'active' && this.transaction.conflict === undefined) this.transaction.enlist(resource)
+    if (this.transaction.state === 'active' && this.transaction.conflict === undefined)
+      this.transaction.enlist(resource)
     else opened?.release()
     return new SessionSide(copy, resource, parts.cookieMaxAgeMs)
   }
@@ -183,7 +189,8 @@ export class JointAttempt implements RunningAttempt {
 
   #assertWritable(): void {
     this.transaction.assertUsable()
-    if (this.#setup.request.readOnly) throw new SessionTxError('READ_ONLY', 'a read-only transaction cannot write to the session')
+    if (this.#setup.request.readOnly)
+      throw new SessionTxError('READ_ONLY', 'a read-only transaction cannot write to the session')
   }
 
   #mysqlSide(): MysqlResource | undefined {
@@ -208,7 +215,7 @@ export class JointAttempt implements RunningAttempt {
       interrupt: this.#setup.interrupt,
       observer,
       readOnly: request.readOnly,
-      recognise: (error, flavour) => recognise(error, flavour, parts.conflicts),
+      recognise: (error, flavour, atCommit) => recognise(error, flavour, parts.conflicts, atCommit),
     })
     return this.#mysql
   }

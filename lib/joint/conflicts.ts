@@ -20,7 +20,13 @@ interface Recognised {
 const WRAPPERS = ['cause', 'original', 'parent', 'driverError'] as const
 const WRAPPERS_MAX = 64
 
-export function recognise(error: unknown, flavour: Flavour, options: ConflictOptions): Recognised | undefined {
+/** `atCommit`: it is COMMIT's answer. */
+export function recognise(
+  error: unknown,
+  flavour: Flavour,
+  options: ConflictOptions,
+  atCommit = false,
+): Recognised | undefined {
   const asked = ask(options.isRetryable, error)
   if (asked === false) return undefined
   const own = ownConflict(error, new Set())
@@ -29,9 +35,13 @@ export function recognise(error: unknown, flavour: Flavour, options: ConflictOpt
   if (found === undefined) {
     if (asked !== true) return undefined
     const message = 'retry.isRetryable asked for another run'
-    return { conflict: conflictError(message, { kind: 'requested', store: 'application' }, error), sticky: 'ifUncaught' }
+    return {
+      conflict: conflictError(message, { kind: 'requested', store: 'application' }, error),
+      sticky: 'ifUncaught',
+    }
   }
-  const { kind, table, rerunsMax, sticky, errno } = found
+  const { table, rerunsMax, sticky, errno } = found
+  const kind = atCommit ? found.kindAtCommit : found.kind
   const details = {
     kind,
     store: 'mysql',
@@ -40,7 +50,10 @@ export function recognise(error: unknown, flavour: Flavour, options: ConflictOpt
   }
   const number = errno === undefined ? 'connection lost' : `error ${errno}`
   const where = table === undefined ? '' : ` on table '${table}'`
-  return { conflict: conflictError(`the database reports a lost race (${kind}, ${number})${where}`, details, error), sticky }
+  return {
+    conflict: conflictError(`the database reports a lost race (${kind}, ${number})${where}`, details, error),
+    sticky,
+  }
 }
 
 /**
@@ -66,7 +79,8 @@ function ask(isRetryable: ConflictOptions['isRetryable'], error: unknown): boole
 }
 
 function ownConflict(error: unknown, seen: Set<object>): SessionTxError | undefined {
-  if (typeof error !== 'object' || error === null || seen.has(error) || seen.size > WRAPPERS_MAX) return undefined
+  if (typeof error !== 'object' || error === null || seen.has(error) || seen.size > WRAPPERS_MAX)
+    return undefined
   seen.add(error)
   if (isSessionTxError(error)) return error.code === 'CONFLICT' ? error : undefined
   const wrapper = error as Record<string, unknown>

@@ -25,7 +25,9 @@ export class HookRunner {
 
   /** Before the next attempt starts: what the hooks undo may be done again. */
   afterRollback(transaction: Transaction, request: HookedRequest): Promise<void> | undefined {
-    return transaction.hooksAfter.length === 0 ? undefined : this.#runAll(transaction, request, 'afterRollback')
+    return transaction.hooksAfter.length === 0
+      ? undefined
+      : this.#runAll(transaction, request, 'afterRollback')
   }
 
   /** When the response has finished or closed. Resolves when the last one has ended; undefined if there is none. */

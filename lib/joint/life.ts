@@ -67,7 +67,12 @@ class Life<T> implements RetryRequest<T> {
     this.#parts = parts
     this.#startedAt = clock.now()
     const { watchClient } = request
-    this.interrupt = new Interrupt({ clock, deadlineMs: parts.deadlineMs, transactionId: this.#idOf, watchClient })
+    this.interrupt = new Interrupt({
+      clock,
+      deadlineMs: parts.deadlineMs,
+      transactionId: this.#idOf,
+      watchClient,
+    })
   }
 
   get id(): string {
@@ -226,7 +231,12 @@ class Life<T> implements RetryRequest<T> {
 
   // ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  onConflict(error: SessionTxError, order: AttemptOrder, attemptMs: number, refusal: SessionTxError | undefined): void {
+  onConflict(
+    error: SessionTxError,
+    order: AttemptOrder,
+    attemptMs: number,
+    refusal: SessionTxError | undefined,
+  ): void {
     const conflict = error.conflict ?? { kind: 'requested', store: 'application' }
     const decision = refusal?.code ?? 'rerun'
     this.#parts.events.emit('conflict', { ...this.#facts(order.attempt), conflict, attemptMs, decision })
@@ -243,7 +253,12 @@ class Life<T> implements RetryRequest<T> {
     this.#parts.events.emit('rollback', { ...this.#lasted(order), reason })
   }
 
-  #tellCommit(order: AttemptOrder, attempt: JointAttempt, tookMs: number, lateErrors: readonly unknown[]): void {
+  #tellCommit(
+    order: AttemptOrder,
+    attempt: JointAttempt,
+    tookMs: number,
+    lateErrors: readonly unknown[],
+  ): void {
     const { events, hooks } = this.#parts
     const { transaction, usedSession } = attempt
     this.#told = true
@@ -263,7 +278,11 @@ class Life<T> implements RetryRequest<T> {
     const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
     const reason = cannot ? this.#request.notRerunnable() : undefined
     const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
-    this.#parts.events.emit('refused', { ...this.#lasted(this.#lastOrder), code: error.code, ...notRerunnable })
+    this.#parts.events.emit('refused', {
+      ...this.#lasted(this.#lastOrder),
+      code: error.code,
+      ...notRerunnable,
+    })
   }
 
   #facts(attempt: number): TransactionFacts {

@@ -139,8 +139,11 @@ export class Tx {
 
 function assertResource(resource: Resource): void {
   const { phases, name } = resource
-  const needed = phases === 2 ? (['prepare', 'commit', 'rollback'] as const) : (['commit', 'rollback'] as const)
-  const missing = needed.filter(method => typeof (resource as Record<typeof method, unknown>)[method] !== 'function')
+  const needed =
+    phases === 2 ? (['prepare', 'commit', 'rollback'] as const) : (['commit', 'rollback'] as const)
+  const missing = needed.filter(
+    method => typeof (resource as Record<typeof method, unknown>)[method] !== 'function',
+  )
   if ((phases === 1 || phases === 2) && missing.length === 0 && typeof name === 'string') return
   throw new TypeError(`tx.enlist(resource) needs { name, phases: 1 or 2, ${needed.join(', ')} }`)
 }

@@ -39,7 +39,11 @@ interface MysqlResourceSetup {
   readonly observer: StatementObserver
   readonly readOnly: boolean
   /** The one question of retryability (joint/conflicts.ts). */
-  recognise(error: unknown, flavour: Flavour): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
+  recognise(
+    error: unknown,
+    flavour: Flavour,
+    atCommit?: boolean,
+  ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
 }
 
 type StatementMethod = 'query' | 'execute'
@@ -130,7 +134,9 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Opens the read view now; waits for no row lock. */
   async openView(): Promise<void> {
-    await this.control(`START TRANSACTION WITH CONSISTENT SNAPSHOT${this.#setup.readOnly ? ', READ ONLY' : ''}`)
+    await this.control(
+      `START TRANSACTION WITH CONSISTENT SNAPSHOT${this.#setup.readOnly ? ', READ ONLY' : ''}`,
+    )
   }
 
   /** A statement of our own, which nobody observes. */
@@ -185,7 +191,8 @@ export class MysqlResource implements OnePhaseResource {
   #noted(error: unknown, nowait: boolean): unknown {
     if (isFatal(error)) this.#spoilt = true
     const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
-    if (recognised === undefined) return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
+    if (recognised === undefined)
+      return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
     const { conflict, sticky } = recognised
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
@@ -217,15 +224,20 @@ export class MysqlResource implements OnePhaseResource {
     if (isFatal(error)) this.#spoilt = true
     const verdict = atCommit(error, lease.server.flavour)
     if (verdict !== 'unknown') {
-      const recognised = this.#setup.recognise(error, lease.server.flavour)
+      const recognised = this.#setup.recognise(error, lease.server.flavour, true)
       if (recognised !== undefined) return recognised.conflict
       const details = { kind: 'connection', store: this.name } as const
-      return verdict === 'neverSent' ? conflictError('the connection was lost before COMMIT', details, error) : error
+      return verdict === 'neverSent'
+        ? conflictError('the connection was lost before COMMIT', details, error)
+        : error
     }
     this.abandon()
     const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
     const transactionId = this.#setup.transaction.id
-    return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, { cause: error, transactionId })
+    return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, {
+      cause: error,
+      transactionId,
+    })
   }
 
   abandon(): void {

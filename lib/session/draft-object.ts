@@ -31,7 +31,10 @@ export class ObjectNode extends ContainerNode<Fields> implements ProxyHandler<Fi
   #proxy: object | undefined
 
   protected override makeHandle(): object {
-    this.#proxy = new Proxy((this.#isArray ? new ArrayTarget() : new ObjectTarget()) as object as Fields, this)
+    this.#proxy = new Proxy(
+      (this.#isArray ? new ArrayTarget() : new ObjectTarget()) as object as Fields,
+      this,
+    )
     return this.#proxy
   }
 

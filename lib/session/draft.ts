@@ -148,7 +148,7 @@ class Nodes implements NodeScope {
     }
     const leaves = new Map<LeafNode, () => void>()
     for (const leaf of this.#leaves) if (leaf.isChanged()) leaves.set(leaf, leaf.save())
-    const restoreRaws = saveRawContents(roots, (value) => nodeOf(value) !== undefined)
+    const restoreRaws = saveRawContents(roots, value => nodeOf(value) !== undefined)
     return () => {
       for (const node of this.#changed) if (!saved.has(node)) node.load(undefined)
       this.#changed.clear()

@@ -34,7 +34,10 @@ export class HoldTable {
   }
 
   /** Held now (undefined returned), or later; `cancel` gives up a place that is still waiting. */
-  acquire(part: SessionPart, mode: HoldMode): { readonly held: Promise<void>; cancel(): boolean } | undefined {
+  acquire(
+    part: SessionPart,
+    mode: HoldMode,
+  ): { readonly held: Promise<void>; cancel(): boolean } | undefined {
     const hold = this.#holds.get(part)
     if (hold === undefined) {
       this.#holds.set(part, { mode, holders: 1, waiting: [] })

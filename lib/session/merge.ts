@@ -25,7 +25,11 @@ interface MergeInput {
  */
 export function merge({ name, base, found, mine, resolver, settle }: MergeInput): Settled | undefined {
   const merged = resolver(copy(base), copy(found), copy(mine))
-  if (merged !== null && typeof merged === 'object' && typeof (merged as { then?: unknown }).then === 'function') {
+  if (
+    merged !== null &&
+    typeof merged === 'object' &&
+    typeof (merged as { then?: unknown }).then === 'function'
+  ) {
     throw new TypeError(`the resolver of '${name}' returned a promise; resolvers are synchronous`)
   }
   return merged === undefined ? undefined : settle(merged, name)
@@ -44,7 +48,8 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
   const names = lost.map(({ part }) => partName(part))
   const winner = first.winner === undefined ? '' : ` by ${first.winner}`
   const versions = `started from version ${first.baseVersion}, found ${first.foundVersion}`
-  const subject = kind === 'session' ? 'was replaced or ended' : `: ${names.map(name => `'${name}'`).join(', ')} committed`
+  const subject =
+    kind === 'session' ? 'was replaced or ended' : `: ${names.map(name => `'${name}'`).join(', ')} committed`
   return conflictError(
     `session ${session} ${subject}${winner} meanwhile (${versions})`.replace(' :', ':'),
     {

@@ -33,7 +33,8 @@ const append: Resolver = (base, committed, mine) => {
   const [before, theirs, ours] = [list(base), list(committed), list(mine)]
   for (const side of [theirs, ours]) {
     const same = before.every((item, place) => keyOf(item) === keyOf(side[place]))
-    if (!same || side.length < before.length) throw new Error('append: an earlier item was changed or removed')
+    if (!same || side.length < before.length)
+      throw new Error('append: an earlier item was changed or removed')
   }
   return [...theirs, ...ours.slice(before.length)]
 }
@@ -83,7 +84,8 @@ function membersOf(value: unknown): Map<string, unknown> {
 
 function record(value: unknown): Map<string, unknown> {
   if (value === undefined || value === null) return new Map()
-  if (typeof value !== 'object' || Array.isArray(value)) throw new TypeError(`expected an object, got ${typeof value}`)
+  if (typeof value !== 'object' || Array.isArray(value))
+    throw new TypeError(`expected an object, got ${typeof value}`)
   return new Map(Object.entries(value))
 }
 

@@ -63,7 +63,10 @@ export class SessionResource implements TwoPhaseResource {
   }
 
   /** @throws CONFLICT SESSION_VALUE SESSION_TOO_LARGE */
-  async #prepareClaims(plan: SessionPlan | undefined, current: ReadonlySet<string | typeof NAMES>): Promise<void> {
+  async #prepareClaims(
+    plan: SessionPlan | undefined,
+    current: ReadonlySet<string | typeof NAMES>,
+  ): Promise<void> {
     for (const claim of await this.#makeClaims(plan, current)) {
       // Remembered before it is prepared: a rollback must also stop one that waits.
       this.#claims.push(claim)

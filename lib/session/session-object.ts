@@ -87,7 +87,8 @@ class Target {
     this.members = members
   }
   /** console.log looks behind a proxy; show the variables there, too. It calls this with the proxy as `this`. */
-  readonly [inspect.custom] = (): unknown => (this.copy.destroyed ? '[session destroyed]' : this.members.toJSON())
+  readonly [inspect.custom] = (): unknown =>
+    this.copy.destroyed ? '[session destroyed]' : this.members.toJSON()
 }
 
 const handler: ProxyHandler<Target> = {
@@ -136,9 +137,13 @@ const handler: ProxyHandler<Target> = {
 
 function variableName(name: string | symbol): string {
   if (typeof name === 'symbol') {
-    throw new SessionTxError('SESSION_VALUE', `a session variable needs a string as its name, got ${String(name)}`)
+    throw new SessionTxError(
+      'SESSION_VALUE',
+      `a session variable needs a string as its name, got ${String(name)}`,
+    )
   }
-  if (RESERVED.has(name)) throw new SessionTxError('SESSION_VALUE', `'${name}' is a member of every session; choose another name`)
+  if (RESERVED.has(name))
+    throw new SessionTxError('SESSION_VALUE', `'${name}' is a member of every session; choose another name`)
   return name
 }
 

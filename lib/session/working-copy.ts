@@ -65,7 +65,12 @@ export interface SessionPlan {
   readonly newId: string | undefined
 }
 
-const EMPTY: SessionSnapshot = Object.freeze({ version: 0, sizeBytes: 0, get: () => undefined, names: () => [] })
+const EMPTY: SessionSnapshot = Object.freeze({
+  version: 0,
+  sizeBytes: 0,
+  get: () => undefined,
+  names: () => [],
+})
 
 export class WorkingCopy {
   readonly #setup: WorkingCopySetup
@@ -133,7 +138,9 @@ export class WorkingCopy {
     if (this.#now.fate.kind === 'destroyed') this.#now.fate = { kind: 'regenerated', id: newSessionId() }
     else this.#now.replaced = true
     this.#now.cleared = true
-    const entries = Object.entries(variables).map(([name, value]) => [name, { value, written: true }] as const)
+    const entries = Object.entries(variables).map(
+      ([name, value]) => [name, { value, written: true }] as const,
+    )
     this.#now.slots = new Map(entries)
   }
 
@@ -146,7 +153,9 @@ export class WorkingCopy {
   regenerate(keep: readonly string[]): void {
     this.#setup.assertWritable()
     this.#assertAlive()
-    const kept = keep.filter(name => this.has(name)).map(name => [name, { value: this.get(name), written: true }] as const)
+    const kept = keep
+      .filter(name => this.has(name))
+      .map(name => [name, { value: this.get(name), written: true }] as const)
     this.#now.slots = new Map(kept)
     this.#now.cleared = true
     this.#now.replaced = false
@@ -213,7 +222,12 @@ export class WorkingCopy {
   }
 
   get touchedSession(): boolean {
-    return this.#snapshot !== undefined || this.#touched || this.#now.slots.size > 0 || this.#now.fate.kind !== 'kept'
+    return (
+      this.#snapshot !== undefined ||
+      this.#touched ||
+      this.#now.slots.size > 0 ||
+      this.#now.fate.kind !== 'kept'
+    )
   }
 
   /** Moves the snapshot to now, if nothing that was read has changed or is held. */
@@ -267,7 +281,10 @@ export class WorkingCopy {
       ...(found === undefined ? {} : { winner: found.by }),
     }
     if (this.#changes(variable)) {
-      return conflictError(`session ${session}: '${variable}' committed by another request meanwhile`, { kind: 'variable', ...details })
+      return conflictError(`session ${session}: '${variable}' committed by another request meanwhile`, {
+        kind: 'variable',
+        ...details,
+      })
     }
     const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
     return conflictError(message, { kind: 'snapshot', ...details })
@@ -295,7 +312,10 @@ export class WorkingCopy {
 
   #assertAlive(): void {
     if (this.#now.fate.kind !== 'destroyed') return
-    throw new SessionTxError('SESSION_DESTROYED', 'the session was destroyed by this request; assign a new one to go on')
+    throw new SessionTxError(
+      'SESSION_DESTROYED',
+      'the session was destroyed by this request; assign a new one to go on',
+    )
   }
 
   // ── the commit ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -311,18 +331,25 @@ export class WorkingCopy {
    */
   plan(): SessionPlan | undefined {
     const { slots, fate, replaced, cleared } = this.#now
-    if (this.#snapshot === undefined && slots.size === 0 && fate.kind === 'kept' && !replaced) return undefined
+    if (this.#snapshot === undefined && slots.size === 0 && fate.kind === 'kept' && !replaced)
+      return undefined
     const opened = this.opened
     if (fate.kind === 'destroyed') {
-      return opened === undefined ? undefined : { writes: new Map(), replaces: false, endsOld: true, newId: undefined }
+      return opened === undefined
+        ? undefined
+        : { writes: new Map(), replaces: false, endsOld: true, newId: undefined }
     }
     const writes = new Map<string, Settled | undefined>()
     if (cleared && fate.kind === 'kept') for (const name of this.base.names()) writes.set(name, undefined)
-    for (const [name, slot] of slots) this.#planSlot(name, slot, cleared ? undefined : this.base.get(name), writes)
+    for (const [name, slot] of slots)
+      this.#planSlot(name, slot, cleared ? undefined : this.base.get(name), writes)
     // Stored even if it is empty: the cookie must not name a session that nobody knows.
-    if (fate.kind === 'regenerated') return { writes, replaces: true, endsOld: opened !== undefined, newId: fate.id }
+    if (fate.kind === 'regenerated')
+      return { writes, replaces: true, endsOld: opened !== undefined, newId: fate.id }
     if (opened !== undefined) {
-      return writes.size > 0 || replaced ? { writes, replaces: replaced, endsOld: false, newId: undefined } : undefined
+      return writes.size > 0 || replaced
+        ? { writes, replaces: replaced, endsOld: false, newId: undefined }
+        : undefined
     }
     // An empty new session is not stored, and neither is one whose id died under an earlier attempt.
     if (writes.size === 0 || this.#setup.bereaved) return undefined

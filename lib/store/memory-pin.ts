@@ -146,7 +146,10 @@ class MemoryClaim implements Claim {
       const name = String(part)
       this.#merged ??= new Map(write.writes)
       try {
-        this.#merged.set(name, write.resolve(name, this.#setup.record.latest.get(name), write.writes.get(name)))
+        this.#merged.set(
+          name,
+          write.resolve(name, this.#setup.record.latest.get(name), write.writes.get(name)),
+        )
       } catch (cause) {
         failed.push({ ...this.#lostPart(name, false), cause })
       }
@@ -173,7 +176,8 @@ class MemoryClaim implements Claim {
     }
     for (const part of current) {
       if (part === NAMES) {
-        if ((base as Version).changedSince().names) lost.push({ ...this.#lostWhole(), part, onlyRead: true, mergeable: false })
+        if ((base as Version).changedSince().names)
+          lost.push({ ...this.#lostWhole(), part, onlyRead: true, mergeable: false })
       } else if (!writes.has(part) && this.#changed(part)) {
         lost.push({ ...this.#lostPart(part, true), mergeable: false })
       }
@@ -222,7 +226,10 @@ class MemoryClaim implements Claim {
   }
 }
 
-function modesOf({ writes, current, replaces, destroys }: SessionWrite, record: SessionRecord): Map<SessionPart, HoldMode> {
+function modesOf(
+  { writes, current, replaces, destroys }: SessionWrite,
+  record: SessionRecord,
+): Map<SessionPart, HoldMode> {
   const modes = new Map<SessionPart, HoldMode>()
   modes.set(WHOLE, replaces || destroys ? 'write' : 'change')
   for (const part of current) modes.set(part, 'read')

@@ -47,7 +47,10 @@ export class Version implements SessionSnapshot {
     return [...names]
   }
 
-  supersede(next: Version, change: { undo: Map<string, StoredVariable | undefined>; names: boolean; whole: boolean }): void {
+  supersede(
+    next: Version,
+    change: { undo: Map<string, StoredVariable | undefined>; names: boolean; whole: boolean },
+  ): void {
     this.#undo = change.undo
     this.#namesChanged = change.names
     this.#wholeChanged = change.whole
@@ -55,7 +58,12 @@ export class Version implements SessionSnapshot {
   }
 
   /** What commits changed since this version. */
-  changedSince(): { readonly any: boolean; readonly names: boolean; readonly whole: boolean; has(name: string): boolean } {
+  changedSince(): {
+    readonly any: boolean
+    readonly names: boolean
+    readonly whole: boolean
+    has(name: string): boolean
+  } {
     let names = false
     let whole = false
     for (let at: Version = this; at.#next !== undefined; at = at.#next) {
@@ -63,7 +71,8 @@ export class Version implements SessionSnapshot {
       whole ||= at.#wholeChanged
     }
     const has = (name: string): boolean => {
-      for (let at: Version = this; at.#next !== undefined; at = at.#next) if (at.#undo?.has(name) === true) return true
+      for (let at: Version = this; at.#next !== undefined; at = at.#next)
+        if (at.#undo?.has(name) === true) return true
       return false
     }
     return { any: this.#next !== undefined, names, whole, has }

@@ -37,7 +37,10 @@ export function memoryStore(options: MemoryStoreOptions = {}): SessionStore {
   for (const [name, value] of Object.entries(options)) {
     if (!(name in DEFAULTS)) {
       const known = Object.keys(DEFAULTS).join(', ')
-      throw new SessionTxError('MISCONFIGURED', `unknown option of memoryStore: \`${name}\`; it knows ${known}`)
+      throw new SessionTxError(
+        'MISCONFIGURED',
+        `unknown option of memoryStore: \`${name}\`; it knows ${known}`,
+      )
     }
     if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue
     const message = `memoryStore's \`${name}\` must be a whole number of 1 or more, got ${String(value)}`
@@ -80,7 +83,10 @@ class MemoryStore implements SessionStore {
 
   start(settings: StoreSettings): void {
     if (this.#settings !== undefined) {
-      throw new SessionTxError('MISCONFIGURED', 'this store already belongs to another sessionTx(); give each its own')
+      throw new SessionTxError(
+        'MISCONFIGURED',
+        'this store already belongs to another sessionTx(); give each its own',
+      )
     }
     this.#settings = settings
     this.#scheduleSweep()

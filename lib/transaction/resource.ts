@@ -60,5 +60,7 @@ export type Resource = OnePhaseResource | TwoPhaseResource
 
 /** True where there is something to wait for; keeps the common synchronous case free of promises. */
 export function isPending<T>(value: MaybePromise<T>): value is Promise<T> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+  return (
+    typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+  )
 }

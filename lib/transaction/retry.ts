@@ -47,7 +47,12 @@ export interface RetryRequest<T> {
   /** Why this request cannot run again, asked after each conflict. */
   notRerunnable(): NotRerunnableReason | undefined
   /** Told after each conflict, with what was decided, before any waiting. */
-  onConflict(error: SessionTxError, order: AttemptOrder, attemptMs: number, refusal: SessionTxError | undefined): void
+  onConflict(
+    error: SessionTxError,
+    order: AttemptOrder,
+    attemptMs: number,
+    refusal: SessionTxError | undefined,
+  ): void
   onRerun(attempt: number, waitMs: number, waitedFor: 'ticket' | 'backoff' | 'nothing'): void
 }
 
@@ -72,7 +77,13 @@ export async function withRetries<T>(
   let freeSpent = false
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
-  let order: AttemptOrder = { attempt: 1, isLast: options.retries === 0, opensTogether: false, lastError: undefined, ticketKeys: [] }
+  let order: AttemptOrder = {
+    attempt: 1,
+    isLast: options.retries === 0,
+    opensTogether: false,
+    lastError: undefined,
+    ticketKeys: [],
+  }
   try {
     for (;;) {
       const end = await request.attempt(order)
@@ -86,7 +97,8 @@ export async function withRetries<T>(
       const free = kind === 'snapshot' && !freeSpent && options.retries > 0
       const ofThisKind = (seen.get(kind) ?? 0) + 1
       seen.set(kind, ofThisKind)
-      const spent = !free && (charged >= options.retries || ofThisKind > (end.error.conflict?.rerunsMax ?? Infinity))
+      const spent =
+        !free && (charged >= options.retries || ofThisKind > (end.error.conflict?.rerunsMax ?? Infinity))
       const refusal = refuse(request, end.error, spent, order.attempt)
       request.onConflict(end.error, order, end.attemptMs, refusal)
       if (refusal !== undefined) throw refusal
@@ -145,7 +157,8 @@ function refuse(
     return refusal('RESPONSE_STARTED', 'the handler wrote to the response itself, so it cannot run again')
   }
   if (reason !== undefined) return refusal('NOT_RERUNNABLE', REASONS[reason])
-  if (spent) return refusal('RETRIES_EXHAUSTED', `gave up after ${attempt} attempt${attempt === 1 ? '' : 's'}`)
+  if (spent)
+    return refusal('RETRIES_EXHAUSTED', `gave up after ${attempt} attempt${attempt === 1 ? '' : 's'}`)
   return undefined
 
   function refusal(code: SessionTxErrorCode, message: string): SessionTxError {
@@ -156,12 +169,18 @@ function refuse(
 
 const REASONS: Readonly<Record<NotRerunnableReason, string>> = Object.freeze({
   body: 'the request body is larger than hold.requestBytesMax and was not kept',
-  position: 'session-tx could not find what stands below it (mount it with app.use, or use tx.transactional(handler))',
+  position:
+    'session-tx could not find what stands below it (mount it with app.use, or use tx.transactional(handler))',
   responseStarted: 'the response had started',
   nextCalled: 'the handler called next(), which works only once',
 })
 
-const ENDS_WAITING: ReadonlySet<SessionTxErrorCode> = new Set(['DEADLINE', 'QUEUE_FULL', 'CONFLICT', 'NOT_RERUNNABLE'])
+const ENDS_WAITING: ReadonlySet<SessionTxErrorCode> = new Set([
+  'DEADLINE',
+  'QUEUE_FULL',
+  'CONFLICT',
+  'NOT_RERUNNABLE',
+])
 
 /** A deadline or a full queue while waiting for a re-run says which conflict led there. */
 function withCause(error: unknown, conflict: SessionTxError | undefined): unknown {

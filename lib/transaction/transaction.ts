@@ -170,7 +170,10 @@ export class Transaction {
   async #goBack(present: Resource[], back: (() => MaybePromise<void>)[], reason: unknown): Promise<void> {
     const later = this.#resources.filter(resource => !present.includes(resource))
     this.#resources = this.#resources.filter(resource => present.includes(resource))
-    await rollbackAll(later, reason, this.#limits)
+    if (!(await rollbackAll(later, reason, this.#limits))) {
+      this.fail(reason)
+      return
+    }
     for (const goBack of back.toReversed()) {
       try {
         await goBack()

@@ -66,12 +66,16 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
   return { kind: 'committed', lateErrors }
 }
 
-/** Undoes every resource, the last enlisted first; what fails is attached to the error that made it necessary. */
+/**
+ * Undoes every resource, the last enlisted first; what fails is attached to the error that made it necessary. False if
+ * anything failed.
+ */
 export async function rollbackAll(
   resources: readonly Resource[],
   reason: unknown,
   limits: CommitLimits,
-): Promise<void> {
+): Promise<boolean> {
+  let undone = true
   for (const resource of resources.toReversed()) {
     try {
       const work = resource.rollback()
@@ -80,9 +84,11 @@ export async function rollbackAll(
         new Error(`rollback of '${resource.name}' took longer than ${PATIENCE.rollbackMsMax} ms`)
       await limits.within(work, PATIENCE.rollbackMsMax, timeout)
     } catch (error) {
+      undone = false
       attachError(reason, error)
     }
   }
+  return undone
 }
 
 /** Undefined where there is nothing to wait for, as in most phases of most commits: an async function would cost promises. */
