@@ -37,6 +37,7 @@ const joint: readonly Side[] = [
 const sessionOnly: readonly Side[] = [
   { name: 'sessionOnlySessionTx', title: 'session-tx' },
   { name: 'sessionOnlyKoaSession', title: 'koa-session' },
+  { name: 'sessionOnlyUnsigned', title: 'session-tx without keys' },
   { name: 'plainKoa', title: 'plain Koa' },
 ]
 
@@ -92,7 +93,11 @@ async function sessionPart(): Promise<void> {
   const { throughput, cpu } = ratios(measured, 'sessionOnlySessionTx', 'sessionOnlyKoaSession')
   print(`  requests/s, session-tx to koa-session: ${verdict(throughput, { atLeast: 1.3 })}`)
   print(`  CPU per request, koa-session to session-tx: ${cpu.toFixed(2)}`)
-  for (const { name, title } of sessionOnly.slice(0, 2)) {
+  const unsigned = ratios(measured, 'sessionOnlyUnsigned', 'sessionOnlyKoaSession')
+  print(
+    `  the same without keys (the default of session-tx): ${unsigned.throughput.toFixed(2)}, CPU ${unsigned.cpu.toFixed(2)}`,
+  )
+  for (const { name, title } of sessionOnly.filter(side => side.name !== 'plainKoa')) {
     const toPlain = ratios(measured, name, 'plainKoa')
     const shares = `${toPlain.throughput.toFixed(2)} of its requests/s, ${(1 / toPlain.cpu).toFixed(2)} times its CPU`
     print(`  ${title} to plain Koa: ${shares}`)

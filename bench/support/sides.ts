@@ -96,6 +96,17 @@ export const sides = {
     return app
   },
 
+  /** The same without keys: the id alone is the secret, as session-tx has it by default. */
+  sessionOnlyUnsigned() {
+    const app = new Koa<DefaultState, SessionTxContext>()
+    app.use(sessionTx())
+    app.use(async ctx => {
+      ctx.session.visits = (ctx.session.visits ?? 0) + 1
+      ctx.body = String(ctx.session.visits)
+    })
+    return app
+  },
+
   sessionOnlyKoaSession() {
     const app = withKoaSession()
     app.use(async ctx => {

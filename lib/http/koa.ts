@@ -220,15 +220,14 @@ class KoaRequest implements JointRequest<unknown> {
     return this.retries > 0 && this.#runs.again !== undefined
   }
 
-  async live(): Promise<unknown> {
-    const { parts } = this.#setup
+  live(): Promise<unknown> {
     if (this.#mayRunAgain) this.#remember()
-    try {
-      return await live(this, parts)
-    } finally {
-      const reason = this.retries > 0 ? this.notRerunnable() : undefined
-      if (reason !== undefined) parts.events.emit('notRerunnable', { route: this.route(), reason })
-    }
+    return live(this, this.#setup.parts)
+  }
+
+  ended(): void {
+    const reason = this.retries > 0 ? this.notRerunnable() : undefined
+    if (reason !== undefined) this.#setup.parts.events.emit('notRerunnable', { route: this.route(), reason })
   }
 
   #remember(): void {
@@ -288,7 +287,7 @@ class KoaRequest implements JointRequest<unknown> {
 
   vetoes(): boolean {
     const { veto } = this.#setup
-    return veto === undefined ? this.#ctx.status >= SERVER_ERROR_STATUS_MIN : veto(this.#ctx)
+    return veto === undefined ? this.#ctx.res.statusCode >= SERVER_ERROR_STATUS_MIN : veto(this.#ctx)
   }
 
   commitsOnError(error: unknown): boolean {
@@ -307,13 +306,13 @@ class KoaRequest implements JointRequest<unknown> {
   }
 
   committed(attempt: RunningAttempt): void {
-    const { req, res, secure } = this.#ctx
+    const { req, res } = this.#ctx
     if (res.headersSent) return
     const { cookie } = this.#setup
     const change = attempt.cookieChange
     const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
-    if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, secure, change)
-    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, secure)
+    if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, this.#ctx.secure, change)
+    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure)
   }
 
   afterResponse(start: () => void): void {

@@ -170,7 +170,7 @@ export class JointAttempt implements RunningAttempt {
   #isReserved(copy: WorkingCopy, name: string): boolean {
     const { parts, order, opensTogether } = this.#setup
     const { tickets } = parts
-    if (tickets === undefined || copy.opened === undefined || order.isLast) return false
+    if (tickets === undefined || tickets.isIdle || copy.opened === undefined || order.isLast) return false
     if (opensTogether && !order.opensTogether) return false
     const key = ticketKey(shownKey(copy.opened.key), name)
     return tickets.isTaken(key) && !order.ticketKeys.includes(key)

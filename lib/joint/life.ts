@@ -32,6 +32,7 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
     throw error
   } finally {
     life.interrupt.end()
+    request.ended?.()
     ended()
   }
 }

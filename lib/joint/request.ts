@@ -64,6 +64,8 @@ export interface JointRequest<T> {
   afterResponse(start: () => void): void
   /** The after-commit hooks will have run when `end` resolves. */
   hooksBegun?(end: Promise<void>): void
+  /** The last attempt is over, however it ended. */
+  ended?(): void
   /** Where failures of hooks are reported. */
   report(error: unknown): void
 }

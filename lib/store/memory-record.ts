@@ -5,7 +5,8 @@
  * (the value before), and a pointer to the next version. A reader of an old version walks forward to the first commit
  * that changed the variable. Pointers lead from old to new, so a superseded version lives exactly as long as somebody
  * refers to it: the garbage collector is the packer. A commit costs what it changes, whatever the size of the session
- * (copying a map of 1 000 variables takes 80 µs; a whole attempt that commits one of them takes 4). Knows nothing of attempts.
+ * (copying a map of 1 000 variables takes 80 µs; a whole attempt that commits one of them takes 4).
+ * Knows nothing of attempts.
  */
 import { HoldTable } from '../session/hold.js'
 import type { SessionSnapshot, Settled, StoredVariable } from '../session/store.js'

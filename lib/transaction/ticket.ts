@@ -30,6 +30,11 @@ export class TicketOffice {
     return { waiting: this.#waiting, keys: this.#queues.size }
   }
 
+  /** Nobody holds a ticket for anything. */
+  get isIdle(): boolean {
+    return this.#queues.size === 0
+  }
+
   /** True while somebody holds a ticket for the key. */
   isTaken(key: string): boolean {
     return this.#queues.has(key)

@@ -39,8 +39,15 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
     else promisers.push(resource)
   }
   try {
-    for (const resource of resources) await untilInterrupt(resource.settle?.(), limits)
-    for (const resource of promisers) await untilInterrupt(resource.prepare(), limits)
+    // Awaited only where there is something to wait for: an `await` of nothing makes two promises all the same.
+    for (const resource of resources) {
+      const settling = untilInterrupt(resource.settle?.(), limits)
+      if (settling !== undefined) await settling
+    }
+    for (const resource of promisers) {
+      const preparing = untilInterrupt(resource.prepare(), limits)
+      if (preparing !== undefined) await preparing
+    }
     if (limits.interrupt.reason !== undefined) throw limits.interrupt.reason
     if (decider !== undefined) await untilAnswered(decider.commit(), limits, () => decider.abandon?.())
   } catch (error) {
@@ -51,7 +58,8 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
   const lateErrors: unknown[] = []
   for (const resource of promisers) {
     try {
-      await untilAnswered(resource.commit(), limits)
+      const installing = untilAnswered(resource.commit(), limits)
+      if (installing !== undefined) await installing
     } catch (error) {
       lateErrors.push(error)
     }
@@ -91,7 +99,7 @@ export async function rollbackAll(
   return undone
 }
 
-/** Undefined where there is nothing to wait for, as in most phases of most commits: an async function would cost promises. */
+/** Undefined where there is nothing to wait for, as in most phases of most commits. */
 function untilInterrupt(
   work: MaybePromise<void> | undefined,
   limits: CommitLimits,
