@@ -31,6 +31,8 @@ export function recognise(
   if (asked === false) return undefined
   const own = ownConflict(error, new Set())
   if (own !== undefined) return { conflict: own, sticky: 'always' }
+  // Our other errors (an unknown COMMIT, say) carry a database error as their cause and are no lost race for that.
+  if (isSessionTxError(error) && asked !== true) return undefined
   const found = classify(error, flavour, options.duplicateIsConflict)
   if (found === undefined) {
     if (asked !== true) return undefined

@@ -65,6 +65,11 @@ export class HookRunner {
     error: unknown,
   ): void {
     this.#events.emit('hookFailed', { id: transaction.id, route: request.route(), hook, error })
-    request.report(error)
+    try {
+      request.report(error)
+    } catch (reported) {
+      // Koa's own listener throws for what is no Error: a report must not end the process.
+      process.emitWarning(`reporting a failed ${hook} hook threw: ${String(reported)}`, 'SessionTxWarning')
+    }
   }
 }

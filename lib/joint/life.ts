@@ -263,7 +263,11 @@ class Life<T> implements RetryRequest<T> {
     const { events, hooks } = this.#parts
     const { transaction, usedSession } = attempt
     this.#told = true
-    this.#request.committed(attempt)
+    try {
+      this.#request.committed(attempt)
+    } catch (error) {
+      hooks.failed(transaction, this.#request, 'install', error)
+    }
     const commitMs = transaction.isEmpty ? undefined : tookMs
     const { id, route, attempt: number, durationMs } = this.#lasted(order)
     // Spelled out: the same by `...` takes 3.6 µs, and this is told of every request.

@@ -105,7 +105,8 @@ export class JointSnapshot implements StatementObserver {
 
   /** Going back to a savepoint older than the view drops the view; statements in flight were waited for. */
   savepoint(): () => void {
-    const view = this.#view
+    // A statement on its way may have put InnoDB into the transaction already: then going back keeps its view.
+    const view = this.#view === 'closed' && this.#inFlight > 0 ? 'maybe' : this.#view
     return () => {
       this.#view = view
       this.#inFlight = 0

@@ -59,6 +59,9 @@ export class MysqlResource implements OnePhaseResource {
   readonly #setup: MysqlResourceSetup
   #lease: Lease | undefined
   #leasing: Promise<Lease> | undefined
+  /** Set only when nothing of ours has to be sent before the handler's statements. */
+  #ready: Lease | undefined
+  #turn: object | undefined
   #over = false
   /** The connection must not be used again. */
   #spoilt = false
@@ -95,7 +98,7 @@ export class MysqlResource implements OnePhaseResource {
   ): Promise<[unknown, FieldPacket[] | undefined]> {
     const { transaction, observer } = this.#setup
     transaction.assertUsable()
-    const lease = this.#lease ?? (await this.#takeLease())
+    const lease = this.#ready ?? (await this.#takeLease())
     // Asked for in time: the handler may have returned while the connection came, and settle() waits for us.
     if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
     const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
@@ -113,10 +116,13 @@ export class MysqlResource implements OnePhaseResource {
     const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
     transaction.enlist(this)
     this.#over = false
+    const turn = {}
+    this.#turn = turn
     const lease = await broker.acquire(acquireMs).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
-    if (this.#over) {
+    // Rolled back meanwhile, perhaps to a savepoint, with another one asked for since.
+    if (this.#over || this.#turn !== turn) {
       lease.release()
       throw transaction.closedError()
     }
@@ -124,6 +130,7 @@ export class MysqlResource implements OnePhaseResource {
     const opening = observer.opening(this, lease)
     if (opening !== undefined) await opening
     else if (readOnly) await this.control('START TRANSACTION READ ONLY')
+    this.#ready = lease
     return lease
   }
 
@@ -249,7 +256,10 @@ export class MysqlResource implements OnePhaseResource {
   async rollback(): Promise<void> {
     this.#over = true
     const lease = this.#lease
-    if (lease === undefined) return
+    if (lease === undefined) {
+      this.#leasing = undefined
+      return
+    }
     if (!(await this.#runningEnd())) return this.#cutOff(lease)
     if (this.#spoilt) return this.abandon()
     if (this.#sent === 0) return this.#letGo()
@@ -300,6 +310,7 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     this.#lease = undefined
     this.#leasing = undefined
+    this.#ready = undefined
     this.#sent = 0
     this.#setup.observer.ended()
     if (lease === undefined) return

@@ -125,7 +125,7 @@ export class SessionResource implements TwoPhaseResource {
       base,
       by: route(),
       writes: plan?.writes ?? new Map(),
-      current: destroys ? NOTHING : current,
+      current,
       replaces: plan?.replaces ?? false,
       destroys,
       resolves: name => this.#setup.resolvers.has(name),

@@ -55,18 +55,22 @@ class SessionPrototype implements SessionMembers {
   set maxAge(ms: number | undefined) {
     this.#cookie.maxAge = ms
   }
-  async regenerate(options: { readonly keep?: readonly string[] } = {}): Promise<void> {
+  // Not async: a refusal is thrown where it was called, also where nobody awaits.
+  regenerate(options: { readonly keep?: readonly string[] } = {}): Promise<void> {
     this.#copy.regenerate(options.keep ?? [])
+    return Promise.resolve()
   }
-  async destroy(): Promise<void> {
+  destroy(): Promise<void> {
     this.#copy.destroy()
+    return Promise.resolve()
   }
   touch(): void {
     this.#copy.touch()
   }
   async save(): Promise<void> {}
-  async reload(): Promise<void> {
+  reload(): Promise<void> {
     this.#copy.reload()
+    return Promise.resolve()
   }
   toJSON(): Record<string, unknown> {
     const entries = this.#copy.names().map(name => [name, this.#copy.get(name)] as const)

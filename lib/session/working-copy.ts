@@ -156,6 +156,8 @@ export class WorkingCopy {
     const kept = keep
       .filter(name => this.has(name))
       .map(name => [name, { value: this.get(name), written: true }] as const)
+    // What goes along must still be what is stored: the session that ends is not written.
+    for (const [name] of kept) this.#current.add(name)
     this.#now.slots = new Map(kept)
     this.#now.cleared = true
     this.#now.replaced = false

@@ -164,7 +164,8 @@ class MemoryClaim implements Claim {
   #lostParts(): (LostPart & { readonly mergeable: boolean })[] {
     const { base, writes, current, replaces, destroys, resolves } = this.#write
     const { record } = this.#setup
-    if (destroys) return []
+    // Ending a session never conflicts by itself, only with what the attempt still relies on.
+    if (destroys && current.size === 0) return []
     const { latest } = record
     if (record.dead || (replaces && base !== latest)) return [{ ...this.#lostWhole(), mergeable: false }]
     if (base === latest) return []
