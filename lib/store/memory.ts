@@ -132,6 +132,8 @@ class MemoryStore implements SessionStore {
   }
 
   #touch(record: SessionRecord): boolean {
+    // A dead session's cookie must not be sent again over that of a login that happened meanwhile.
+    if (record.dead) return false
     const { clock, touchGranularityMs } = this.#started
     const now = clock.now()
     if (now - record.touchedAt < touchGranularityMs) return false
