@@ -651,6 +651,37 @@ describe('the end of a session', () => {
     })
   }
 
+  test.each(['regenerate', 'destroy'] as const)(
+    '%s does not throw away what another request committed to a variable that this one relies on',
+    async way => {
+      const app = await shop()
+      const client = await app.shopper({ basket: ['a'] })
+      app.on('/add', ctx => (ctx.session['basket'] as string[]).push('b'))
+      const other = tab(app, client)
+      const seen: unknown[] = []
+      const answer = await meanwhile(
+        app,
+        client,
+        async (ctx, pause) => {
+          seen.push([...(ctx.session['basket'] as string[])])
+          if (way === 'destroy') ctx.tx.readCurrent('basket')
+          await pause()
+          await (way === 'destroy' ? ctx.session.destroy() : ctx.session.regenerate({ keep: ['basket'] }))
+        },
+        async () => expect((await other.post('/add')).status).toBe(200),
+      )
+      expect(attemptOf(answer)).toBe(2)
+      expect(seen).toEqual([['a'], ['a', 'b']])
+      if (way === 'regenerate') expect(await app.stored(client)).toEqual({ basket: ['a', 'b'] })
+    },
+  )
+
+  test('a refused regenerate() throws where it is called, so that nobody has to await it', async () => {
+    const app = await shop({ readOnly: () => true })
+    app.on('/careless', ctx => void ctx.session.regenerate())
+    expect((await app.client().post('/careless')).status).toBe(500)
+  })
+
   test('unless that one asks for a session of its own by regenerate()', async () => {
     const app = await shop()
     const client = await app.shopper({ n: 5 })
