@@ -234,7 +234,11 @@ class KoaRequest implements JointRequest<unknown> {
     const { req, res, request, response, state } = this.#ctx
     this.#pristine = new Pristine(req, res, [this.#ctx, request, response], KOA_PROPERTIES)
     this.#state = { ...state }
-    this.#parsed = parsedAbove(request)
+    try {
+      this.#parsed = parsedAbove(request)
+    } catch {
+      this.#unreplayable = true // it holds something that cannot be copied: served once, as without us
+    }
   }
 
   /** The attempt that the code calling us belongs to: work of an ended one must not reach the next. */

@@ -22,8 +22,12 @@ interface Internals {
   push: (chunk: unknown, encoding?: BufferEncoding) => boolean
 }
 
+type Http2Like = IncomingMessage & { readonly stream: { readonly endAfterHeaders: boolean } }
+
 /** True if a body was announced; requests without one need nothing of this. */
 export function hasBody(req: IncomingMessage): boolean {
+  // HTTP/2 needs no header to announce one: the stream says whether the headers were the end.
+  if (req.httpVersionMajor >= 2) return !(req as Http2Like).stream.endAfterHeaders
   const { 'content-length': length, 'transfer-encoding': encoding } = req.headers
   return encoding !== undefined || (length !== undefined && length !== '0')
 }
