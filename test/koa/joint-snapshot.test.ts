@@ -666,3 +666,30 @@ async function waitedFor(admin: Connection, state: string): Promise<void> {
     if (rows.length > 0) return
   }
 }
+
+test('a savepoint that began with a statement on its way keeps the view that its part opened', async () => {
+  const reached = deferred()
+  const gate = new Gate()
+  handlers.set('read', async ctx => {
+    const first = ctx.tx.query('UPDATE own SET n = n + 1 WHERE id = 2')
+    await ctx.tx
+      .savepoint(async () => {
+        await ctx.tx.query('SELECT n FROM pair WHERE id = 1')
+        throw new Error('go back')
+      })
+      .catch(() => {})
+    await first
+    if (ctx.tx.attempt === 1) {
+      reached.resolve()
+      await gate.passed()
+    }
+    const [rows] = await ctx.tx.query<NumberRow[]>('SELECT n FROM pair WHERE id = 1')
+    return { session: Number(ctx.session['n']), row: rows[0]?.n }
+  })
+  const answer = reader.post('/read')
+  await reached.promise
+  expect((await writer.post('/write')).status).toBe(200)
+  gate.open()
+  const { seen } = (await answer).json<{ seen: { session: number; row: number } }>()
+  expect(seen.session).toBe(seen.row)
+})

@@ -2,7 +2,7 @@
  * The life of a request on a real database: what happens in which order, and what is left when something goes wrong on
  * the way. Rows are looked at from a second connection, the session by the client's next request.
  */
-import { memoryStore, type Resource, type SessionTxOptions, type Tx } from '../../lib/index.js'
+import { memoryStore, type Resource, SessionTxError, type SessionTxOptions, type Tx } from '../../lib/index.js'
 import type { KoaContext } from '../../lib/http/koa.js'
 import { serveTx, type TxContext, type TxMiddleware, type TxServed } from '../support/app.js'
 import { Barrier, deferred, Gate } from '../support/barrier.js'
@@ -680,4 +680,59 @@ describe('tx.enlist', () => {
       new TypeError('tx.enlist(resource) needs { name, phases: 1 or 2, prepare, commit, rollback }'),
     ])
   })
+})
+
+test('an error of ours that carries a database error, such as an unknown COMMIT, is no lost race', async () => {
+  let ran = 0
+  const lost = Object.assign(new Error('gone'), { code: 'PROTOCOL_CONNECTION_LOST', fatal: true })
+  const served = await start({
+    '/inner': () => {
+      ran += 1
+      throw new SessionTxError('COMMIT_UNKNOWN', 'of an inner transaction', { cause: lost })
+    },
+  })
+  expect((await served.client().post('/inner')).status).toBe(503)
+  expect(ran).toBe(1)
+})
+
+test('an after-commit hook may throw what is no Error: the later ones run, and nothing else notices', async () => {
+  const log: string[] = []
+  const served = await start({
+    '/buy': async ctx => {
+      await writeBoth(ctx)
+      // oxlint-disable-next-line no-throw-literal, only-throw-error -- applications do
+      ctx.tx.afterCommit(() => Promise.reject('boom' as unknown))
+      ctx.tx.afterCommit(() => log.push('second'))
+      ctx.body = 'bought'
+    },
+  })
+  served.app.on('error', error => {
+    throw error
+  })
+  expect((await served.client().post('/buy')).text).toBe('bought')
+  await served.tx.close()
+  expect(log).toEqual(['second'])
+  expect(served.tx.stats()).toMatchObject({ hooksFailed: 1, requests: { committed: 1 } })
+})
+
+test('a cookie that cannot be written does not turn what is stored into a failure', async () => {
+  const log: string[] = []
+  const sign = (): never => {
+    throw new Error('no key today')
+  }
+  const served = await start(
+    {
+      '/buy': async ctx => {
+        await writeBoth(ctx, 7)
+        ctx.tx.afterCommit(() => log.push('mail'))
+        ctx.body = 'bought'
+      },
+    },
+    { options: { keys: { sign, verify: () => false } } },
+  )
+  expect((await served.client().post('/buy')).status).toBe(200)
+  await served.tx.close()
+  expect(await row()).toBe(7)
+  expect(log).toEqual(['mail'])
+  expect(served.tx.stats()).toMatchObject({ hooksFailed: 1, requests: { committed: 1 } })
 })
