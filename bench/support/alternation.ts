@@ -29,27 +29,40 @@ export interface Measured {
   readonly answered: ReadonlyMap<SideName, number>
 }
 
+/**
+ * Every round starts its servers anew: one process can be twice as slow as the next one of the same program for all its
+ * life, and then says more of its luck than of the program.
+ */
 export async function alternate(plan: Plan): Promise<Measured> {
-  const { sides, clients: count, path, rounds, turnMs } = plan
-  const open: { side: SideName; server: SideProcess; clients: Clients; samples: Sample[] }[] = []
+  const samples = new Map<SideName, Sample[]>(plan.sides.map(side => [side, []]))
+  const answered = new Map<SideName, number>()
+  for (let round = 0; round < plan.rounds; round++) {
+    // Forth and back: nobody is always the one after the same other.
+    const turns = round % 2 === 0 ? plan.sides : plan.sides.toReversed()
+    for (const side of turns) {
+      const turn = await takeTurn(side, plan)
+      samples.get(side)?.push(turn.sample)
+      answered.set(side, (answered.get(side) ?? 0) + turn.answered)
+    }
+  }
+  return { samples, answered }
+}
+
+async function takeTurn(
+  side: SideName,
+  { clients: count, path, turnMs, databaseUrl = '' }: Plan,
+): Promise<{ readonly sample: Sample; readonly answered: number }> {
+  const server = await SideProcess.start('server.js', [side, databaseUrl])
   try {
-    for (const side of sides) {
-      const server = await SideProcess.start('server.js', [side, plan.databaseUrl ?? ''])
-      open.push({ side, server, clients: await Clients.open(server.port, count, path), samples: [] })
-    }
-    for (const { clients } of open) await warmUp(clients)
-    for (let round = 0; round < rounds; round++) {
-      // Forth and back: nobody is always the one after the same other.
-      const turns = round % 2 === 0 ? open : open.toReversed()
-      for (const { server, clients, samples } of turns) samples.push(await sample(server, clients, turnMs))
-    }
-    return {
-      samples: new Map(open.map(({ side, samples }) => [side, samples])),
-      answered: new Map(open.map(({ side, clients }) => [side, clients.answered])),
+    const clients = await Clients.open(server.port, count, path)
+    try {
+      await warmUp(clients)
+      return { sample: await measure(server, clients, turnMs), answered: clients.answered }
+    } finally {
+      clients.close()
     }
   } finally {
-    for (const { clients } of open) clients.close()
-    await Promise.all(open.map(({ server }) => server.stop()))
+    await server.stop()
   }
 }
 
@@ -63,7 +76,7 @@ async function warmUp(clients: Clients): Promise<void> {
   while (clients.answered < WARM_UP_REQUESTS && performance.now() < endMs) await clients.run(250)
 }
 
-async function sample(server: SideProcess, clients: Clients, turnMs: number): Promise<Sample> {
+async function measure(server: SideProcess, clients: Clients, turnMs: number): Promise<Sample> {
   const before = await server.cpuMicros()
   const { answered, seconds } = await clients.run(turnMs)
   const cpuMicros = (await server.cpuMicros()) - before

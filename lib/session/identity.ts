@@ -3,7 +3,7 @@
  * store sees its SHA-256, so a leaked store opens no session. Knows nothing of cookies.
  * Source: OWASP Session Management Cheat Sheet; ASVS 5.0 7.2.3 asks for 128 bits.
  */
-import { createHash, randomFillSync } from 'node:crypto'
+import crypto, { randomFillSync } from 'node:crypto'
 
 const ID_BYTES = 32
 const ID_FORM = /^[A-Za-z0-9_-]{43}$/
@@ -30,9 +30,15 @@ export function isSessionId(text: string): boolean {
   return ID_FORM.test(text)
 }
 
+/** In base64url. `crypto.hash` takes half the time of a hash object, and came with Node 20.12. */
+export const sha256: (text: string) => string =
+  typeof crypto.hash === 'function'
+    ? text => crypto.hash('sha256', text, 'base64url')
+    : text => crypto.createHash('sha256').update(text).digest('base64url')
+
 /** The key a session is stored under. */
 export function sessionKey(id: string): string {
-  return createHash('sha256').update(id).digest('base64url')
+  return sha256(id)
 }
 
 /** How a session is named in errors, events and metrics. */

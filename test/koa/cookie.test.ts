@@ -239,6 +239,23 @@ describe('keys rotate', () => {
     },
   )
 
+  test('the signature of one session is no good for another, though it was right a moment ago', async () => {
+    const of = await serving({ keys: ['k'] })
+    const [visitor, other] = [await loggedIn(of), await loggedIn(of)]
+    expect((await other.get()).json()).toEqual(ANN)
+    visitor.cookies.set('sid.sig', other.cookies.get('sid.sig') ?? '')
+    expect((await visitor.get()).json()).toEqual(STRANGER)
+  })
+
+  test('one signed with a key that was taken out is worth nothing, however often it was right before', async () => {
+    const keys = ['new', 'old']
+    const of = await serving({ keys })
+    const visitor = await loggedIn(of)
+    expect((await visitor.get()).json()).toEqual(ANN)
+    keys.shift()
+    expect((await visitor.get()).json()).toEqual(STRANGER)
+  })
+
   test('it is signed anew also when the first attempt lost a race', async () => {
     const keys = ['old']
     served = await serveTx({
