@@ -61,6 +61,7 @@ function attemptOn(opened: OpenSession): Attempt {
     id: opened.key,
     bereaved: false,
     drafts,
+    assertUsable: () => {},
     assertWritable: () => {},
     merges: () => false,
     lose: () => {},

@@ -110,8 +110,14 @@ export function koaTransactional(
   handler: KoaMiddleware,
   options: RouteOptions,
 ): KoaMiddleware {
+  const given = Object.entries(options).flatMap(([name, value]) => (value === undefined ? [] : [name]))
+  let warned = given.length === 0
   return function transactional(ctx, next) {
-    if (isInside(ctx)) return handler(ctx, next)
+    if (isInside(ctx)) {
+      if (!warned) warnOfLateOptions(given)
+      warned = true
+      return handler(ctx, next)
+    }
     let nextCalled = false
     const once = (): Promise<unknown> => {
       nextCalled = true
@@ -121,6 +127,14 @@ export function koaTransactional(
     const cannot = (): NotRerunnableReason | undefined => (nextCalled ? 'nextCalled' : undefined)
     return new KoaRequest(ctx, setup, options, { first: run, again: run, cannot }).live()
   }
+}
+
+function warnOfLateOptions(names: readonly string[]): void {
+  process.emitWarning(
+    `the options of tx.transactional() (${names.join(', ')}) have no effect below app.use(tx), where the transaction has ` +
+      'begun already: set them there, as functions of ctx, or leave this route out by its `skip`',
+    'SessionTxWarning',
+  )
 }
 
 /** Mounted twice, the inner one is a no-op. */
@@ -199,6 +213,7 @@ class KoaRequest implements JointRequest<unknown> {
   #attempt: RunningAttempt | undefined
   #found: FoundCookie | undefined
   #unreplayable = false
+  #cookieSent = false
 
   constructor(ctx: KoaContext, setup: KoaSetup, options: RouteOptions, runs: Runs) {
     this.#ctx = ctx
@@ -222,7 +237,21 @@ class KoaRequest implements JointRequest<unknown> {
 
   live(): Promise<unknown> {
     if (this.#mayRunAgain) this.#remember()
-    return live(this, this.#setup.parts)
+    const lived = live(this, this.#setup.parts)
+    if (this.#setup.commitOnError === undefined) return lived
+    return lived.catch((error: unknown) => {
+      this.#keepCookie(error)
+      throw error
+    })
+  }
+
+  /** Stored though it threw: Koa's error page removes all headers but those of the error. */
+  #keepCookie(error: unknown): void {
+    const cookie = this.#ctx.res.getHeader('Set-Cookie')
+    if (!this.#cookieSent || cookie === undefined || !(error instanceof Error)) return
+    const carrier = error as Error & { headers?: object }
+    if (Object.isFrozen(carrier)) return
+    carrier.headers = { ...carrier.headers, 'Set-Cookie': cookie }
   }
 
   ended(): void {
@@ -317,6 +346,8 @@ class KoaRequest implements JointRequest<unknown> {
     const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
     if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, this.#ctx.secure, change)
     else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure)
+    else return
+    this.#cookieSent = true
   }
 
   afterResponse(start: () => void): void {

@@ -62,12 +62,12 @@ class SessionSide {
     const plan = resource.committedPlan
     if (plan?.newId !== undefined) return { kind: 'set', id: plan.newId, maxAge }
     if (plan?.endsOld === true) return { kind: 'clear' }
+    // Ended by another request meanwhile: its cookie must not come back over that of a login since then.
+    if (copy.opened === undefined || copy.opened.ended) return { kind: 'none' }
     // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
     const moved = plan !== undefined || resource.touched
     const again = maxAge !== this.#maxAge || (maxAge !== undefined && moved)
-    return copy.opened === undefined
-      ? { kind: 'none' }
-      : { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
+    return { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
   }
 }
 
@@ -146,6 +146,7 @@ export class JointAttempt implements RunningAttempt {
       id,
       bereaved: knewSession && opened === undefined,
       drafts,
+      assertUsable: () => this.transaction.assertUsable(),
       assertWritable: () => this.#assertWritable(),
       merges: name => parts.resolvers.has(name),
       lose: conflict => this.transaction.lose(conflict),

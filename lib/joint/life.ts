@@ -249,7 +249,8 @@ class Life<T> implements RetryRequest<T> {
 
   /** The deadline is a refusal, told as such when the request ends. */
   #tellRollback(order: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
-    if (failure !== undefined && failure.error === this.interrupt.reason) return
+    const { reason: deadline } = this.interrupt
+    if (deadline !== undefined && failure?.error === deadline) return
     this.#told = true
     this.#parts.events.emit('rollback', { ...this.#lasted(order), reason })
   }

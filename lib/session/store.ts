@@ -24,6 +24,7 @@
  *                          COMMIT: the database may show its rows already while the session does not).
  * OpenSession.pause        Waits until nothing is held and lets nobody prepare until the returned function is called.
  *                          For opening session and rows at one instant: never hold it while waiting for a row lock.
+ * OpenSession.ended        The session was destroyed since, as far as the store knows: its id is not sent again.
  * OpenSession.touch        Moves the idle time, outside of the conflict domain, at most once per granularity.
  * OpenSession.claim        What an attempt wants to commit. Its methods are called as resource.ts says:
  *   prepare    Hold every key written or validated, in one order for all claims; wait for claims that hold them (their
@@ -117,6 +118,7 @@ export interface Claim {
 
 export interface OpenSession {
   readonly key: string
+  readonly ended: boolean
   snapshot(): SessionSnapshot
   disturbance(since: SessionSnapshot): Disturbance
   pause(): MaybePromise<() => void>

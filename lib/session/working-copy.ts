@@ -49,6 +49,8 @@ export interface WorkingCopySetup {
   /** The session died under an earlier attempt of this request: show an empty one and never store it. */
   readonly bereaved: boolean
   readonly drafts: DraftScope
+  /** Throws if the attempt has ended or lost. */
+  assertUsable(): void
   /** Throws if the attempt may not write any more, or not at all. */
   assertWritable(): void
   /** The variable has a resolver: what others commit to it meanwhile is merged with what is written here. */
@@ -82,6 +84,8 @@ export class WorkingCopy {
   #unreadable: Disturbance | undefined
   #newId: string | undefined
   #touched = false
+  /** Drafts made since the first savepoint: going back to it leaves them what they are, the handler may hold them. */
+  #draftedSince: Map<string, Slot> | undefined
 
   constructor(setup: WorkingCopySetup) {
     this.#setup = setup
@@ -98,7 +102,9 @@ export class WorkingCopy {
     const { value } = stored
     if (typeof value !== 'object' || value === null) return value
     const draft = this.#setup.drafts.draft(value)
-    this.#now.slots.set(name, { value: draft, written: false })
+    const drafted = { value: draft, written: false }
+    this.#now.slots.set(name, drafted)
+    this.#draftedSince?.set(name, drafted)
     return draft
   }
 
@@ -166,7 +172,7 @@ export class WorkingCopy {
 
   /** Must still be as read at commit. */
   keepCurrent(name: string): void {
-    this.#setup.assertWritable()
+    this.#setup.assertUsable()
     this.#stored(name)
     this.#current.add(name)
   }
@@ -200,9 +206,13 @@ export class WorkingCopy {
     const mark: Bookkeeping = { ...this.#now, slots: new Map(this.#now.slots) }
     const assigned = [...this.#now.slots.values()].filter(({ written }) => written).map(({ value }) => value)
     const restoreContents = this.#setup.drafts.savepoint(assigned)
+    this.#draftedSince ??= new Map()
+    const drafted = this.#draftedSince
     return () => {
       restoreContents()
       this.#now = mark
+      if (mark.cleared) return
+      for (const [name, slot] of drafted) if (!mark.slots.has(name)) mark.slots.set(name, slot)
     }
   }
 

@@ -39,6 +39,10 @@ export class MemoryPin implements OpenSession {
     return this.#setup.key
   }
 
+  get ended(): boolean {
+    return this.#setup.record.dead
+  }
+
   snapshot(): SessionSnapshot {
     return this.#setup.record.latest
   }

@@ -153,12 +153,16 @@ class MemoryStore implements SessionStore {
     return true
   }
 
-  /** Never early: the idle time is written once per granularity, so it may be that much later than written. */
+  /**
+   * Never early: the idle time is written once per granularity, so it may be that much later than written. A session that
+   * an attempt has open is not idle.
+   */
   #expiry(record: SessionRecord): 'idle' | 'absolute' | undefined {
     const { clock, idleMs, absoluteMs, touchGranularityMs } = this.#started
     const now = clock.now()
     if (absoluteMs !== false && now - record.createdAt >= absoluteMs) return 'absolute'
-    if (idleMs !== false && now - record.touchedAt >= idleMs + touchGranularityMs) return 'idle'
+    if (idleMs !== false && record.pins === 0 && now - record.touchedAt >= idleMs + touchGranularityMs)
+      return 'idle'
     return undefined
   }
 

@@ -72,6 +72,7 @@ export function existence(sentence: Sentence, factory: StoreFactory, { local }: 
     const late = (await bench.writer()).wants({ set: { a: 2 } })
     await bench.write({ destroys: true })
     assert.equal(await bench.store.open(bench.key), undefined)
+    assert.equal(late.open.ended, true)
     assert.equal(late.base.get('a')?.value, 1)
     await assert.rejects(late.commit(), { code: 'CONFLICT' })
     assert.equal(late.lost[0]?.[0]?.part, WHOLE)

@@ -201,6 +201,35 @@ describe('the options decide', () => {
     expect(errors).toHaveLength(2)
   })
 
+  test('commitOnError on a new session: the error page brings the cookie of what was stored', async () => {
+    const constant = Object.freeze(new Error('a constant'))
+    const { client } = await serving({
+      options: { commitOnError: () => true },
+      above: [
+        async (ctx, next) => {
+          try {
+            await next()
+          } catch (error) {
+            if (error !== constant) throw error
+            ctx.body = 'handled above'
+          }
+        },
+      ],
+      below: ctx => {
+        ctx.session['failures'] = Number(ctx.session['failures'] ?? 0) + 1
+        if (ctx.path === '/constant') throw constant
+        ctx.throw(401, `failure ${String(ctx.session['failures'])}`, { headers: { 'x-own': 'yes' } })
+      },
+    })
+    const visitor = client()
+    const first = await visitor.get('/login')
+    expect([first.status, first.text, first.headers['x-own']]).toEqual([401, 'failure 1', 'yes'])
+    expect((await visitor.get('/login')).text).toBe('failure 2')
+    const other = client()
+    expect((await other.get('/constant')).text).toBe('handled above')
+    expect((await other.get('/login')).text).toBe('failure 2')
+  })
+
   test('commitOnError is never asked about a conflict', async () => {
     const asked: unknown[] = []
     const { client } = await serving({
@@ -233,6 +262,32 @@ describe('the options decide', () => {
     ])
     expect(await stored()).toBe('nothing')
   })
+})
+
+test('a handler that throws undefined is rolled back, and counted', async () => {
+  const { tx } = await serving({ below: () => {} })
+  const end = tx.run(async own => {
+    await own.query('UPDATE acc SET n = 1 WHERE id = 1')
+    // oxlint-disable-next-line no-throw-literal, only-throw-error -- what is tested
+    throw undefined
+  })
+  await expect(end).rejects.toBeUndefined()
+  expect(await stored()).toBe('nothing')
+  expect(tx.stats().requests).toMatchObject({ committed: 0, rolledBack: 1 })
+})
+
+test('readOnly may say what must still be current at commit', async () => {
+  const { client } = await serving({
+    options: { readOnly: ctx => ctx.method === 'GET' },
+    below: ctx => {
+      if (ctx.method === 'POST') ctx.session['visits'] = 1
+      else ctx.tx.readCurrent('visits')
+      ctx.body = 'served'
+    },
+  })
+  const visitor = client()
+  await visitor.post()
+  expect((await visitor.get()).text).toBe('served')
 })
 
 describe('ctx.tx decides', () => {

@@ -9,6 +9,7 @@ import { serveTx, type TxContext, type TxServed } from '../support/app.js'
 import { deferred, Gate } from '../support/barrier.js'
 import type { Answer, Client } from '../support/client.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
+import { openProxy } from '../support/proxy.js'
 
 type Handler = (ctx: TxContext) => Promise<unknown>
 interface NumberRow extends RowDataPacket {
@@ -666,6 +667,34 @@ async function waitedFor(admin: Connection, state: string): Promise<void> {
     if (rows.length > 0) return
   }
 }
+
+test('statements sent side by side wait until the view that both sides share is open', async () => {
+  const proxy = await openProxy(database.url)
+  const pool = mysql.createPool({ uri: proxy.url })
+  const sideBySide = await serveTx({
+    options: { pool, retry: { retries: 0 } },
+    below: async ctx => {
+      if (ctx.method === 'POST') return void (ctx.session['n'] = 0)
+      const [both] = await Promise.all([row(ctx), ctx.tx.query('SELECT n FROM own WHERE id = 1')])
+      ctx.body = { session: session(ctx), row: both }
+    },
+  })
+  try {
+    const client = sideBySide.client()
+    await client.post()
+    expect((await client.get()).json()).toEqual({ session: 0, row: 0 })
+    expect(proxy.commands.filter(command => /^(START|SELECT n|COMMIT)/.test(command))).toEqual([
+      'START TRANSACTION WITH CONSISTENT SNAPSHOT',
+      'SELECT n FROM pair WHERE id = 1',
+      'SELECT n FROM own WHERE id = 1',
+      'COMMIT',
+    ])
+  } finally {
+    await sideBySide.close()
+    await pool.end()
+    await proxy.close()
+  }
+})
 
 test('a savepoint that began with a statement on its way keeps the view that its part opened', async () => {
   const reached = deferred()

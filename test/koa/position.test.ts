@@ -303,8 +303,18 @@ describe('tx.transactional(handler) runs one handler again,', () => {
         ),
       (app, of) => app.use(of),
     )
-    expect((await served.client().get('/')).text).toBe('attempt 2')
-    expect(tx.stats().attempts).toEqual({ 2: 1 })
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    try {
+      expect((await served.client().get('/')).text).toBe('attempt 2')
+      expect(tx.stats().attempts).toEqual({ 2: 1 })
+      await served.client().get('/')
+      // The transaction has begun above it, so its own options come too late.
+      expect(warned.mock.calls.map(([text]) => text)).toEqual([
+        expect.stringMatching(/options of tx\.transactional\(\) \(retries\).* app\.use\(tx\)/),
+      ])
+    } finally {
+      warned.mockRestore()
+    }
   })
 
   test('and says at start-up what is wrong with its arguments', async () => {

@@ -722,6 +722,30 @@ describe('the end of a session', () => {
     expect(answer.headers['set-cookie']).toBeUndefined()
   })
 
+  test.each<[string, (ctx: TxContext) => unknown, readonly string[]]>([
+    ['that sets the maxAge of its cookie', ctx => void (ctx.session.maxAge = 60_000), ['k']],
+    ['whose cookie an old key signed', ctx => ctx.session['n'], ['new', 'k']],
+  ])('a slow request %s does not send a dead id again', async (_what, read, keysLater) => {
+    const keys = ['k']
+    const app = await shop({ keys })
+    const client = await app.shopper({ n: 5 })
+    app.on('/end', ctx => ctx.session.destroy())
+    const answer = await meanwhile(
+      app,
+      tab(app, client),
+      async (ctx, pause) => {
+        read(ctx)
+        await pause()
+      },
+      async () => {
+        await client.post('/end')
+        keys.splice(0, 1, ...keysLater)
+      },
+    )
+    expect(answer.status).toBe(200)
+    expect(answer.headers['set-cookie']).toBeUndefined()
+  })
+
   test('a slow request that destroys never loses', async () => {
     const app = await shop()
     const client = await app.shopper({ n: 5 })

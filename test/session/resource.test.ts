@@ -22,6 +22,7 @@ function attempt({ opened, id, ...given }: Given = {}): Attempt {
     id,
     bereaved: false,
     drafts,
+    assertUsable: () => {},
     assertWritable: () => {},
     merges: name => given.resolvers?.has(name) ?? false,
     lose: () => {},

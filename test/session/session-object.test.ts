@@ -18,6 +18,7 @@ function objectOver(parts: Partial<ConstructorParameters<typeof WorkingCopy>[0]>
     id: undefined,
     bereaved: false,
     drafts: new DraftScope(),
+    assertUsable: () => {},
     assertWritable: () => {},
     merges: () => false,
     lose: () => {},

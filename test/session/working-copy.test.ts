@@ -31,6 +31,7 @@ function copyOf(given: Partial<WorkingCopySetup>): WorkingCopy {
     id: undefined,
     bereaved: false,
     drafts: new DraftScope(),
+    assertUsable: () => {},
     assertWritable: () => {},
     merges: () => false,
     lose: () => {},
@@ -195,7 +196,6 @@ describe('where writing is not allowed', () => {
     ['replace', copy => copy.replace({})],
     ['destroy', copy => copy.destroy()],
     ['regenerate', copy => copy.regenerate([])],
-    ['keepCurrent', copy => copy.keepCurrent('a')],
     ['reload', copy => copy.reload()],
   ])('%s is refused and changes nothing', async (_, use) => {
     const no = new Error('no')
@@ -210,9 +210,39 @@ describe('where writing is not allowed', () => {
     expect(() => use(copy)).toThrow(no)
     expect([copy.get('a'), copy.id, copy.plan()]).toEqual([0, held.id, undefined])
   })
+
+  test('keepCurrent is a read: refused only once the attempt is over', async () => {
+    const no = new Error('no')
+    const refuse = (): never => {
+      throw no
+    }
+    const readOnly = await bench({ a: 0 }, { assertWritable: refuse })
+    readOnly.copy.keepCurrent('a')
+    expect([...readOnly.copy.partsToValidate(false)]).toEqual(['a'])
+    const over = await bench({ a: 0 }, { assertUsable: refuse })
+    expect(() => over.copy.keepCurrent('a')).toThrow(no)
+    expect(over.copy.partsToValidate(false).size).toBe(0)
+  })
 })
 
 describe('going back to a savepoint', () => {
+  test.each<[string, (copy: WorkingCopy) => void]>([
+    ['and changed there', () => {}],
+    ['and assigned over there', copy => copy.set('list', [9])],
+    ['and the session replaced there', copy => copy.replace({ other: 1 })],
+  ])('keeps a reference that was first taken in the part %s', async (_what, later) => {
+    const { copy } = await bench({ list: [1, 2] })
+    const goBack = copy.savepoint()
+    const list = copy.get('list') as number[]
+    list.push(3)
+    later(copy)
+    goBack()
+    expect(list).toEqual([1, 2])
+    list.push(4)
+    expect(copy.get('list')).toBe(list)
+    expect(writesOf(copy)).toEqual({ list: [1, 2, 4] })
+  })
+
   test('restores assigned variables, contents, names and fate; references stay good', async () => {
     const { copy, held } = await bench({ n: 1, list: [{ q: 1 }], at: new Date(0) })
     const list = copy.get('list') as { q: number }[]

@@ -200,6 +200,20 @@ describe('idle expiry', () => {
   })
 })
 
+test('a session that an attempt has open has not expired for another one', async () => {
+  const { write, open, clock, events } = bench()
+  await write('a', { set: { n: 1 } })
+  const held = await open('a')
+  clock.advance(10 * IDLE_MS)
+  const other = await open('a')
+  expect(other.snapshot().get('n')?.value).toBe(1)
+  held.touch()
+  other.release()
+  held.release()
+  ;(await open('a')).release()
+  expect(events).toEqual([])
+})
+
 describe('sweeps', () => {
   test('free what has expired without anybody asking for it', async () => {
     const { write, clock, store, events } = bench()

@@ -57,6 +57,9 @@ export function observedStore(
   }
   const observed = (opened: OpenSession): OpenSession => ({
     key: opened.key,
+    get ended() {
+      return opened.ended
+    },
     snapshot: () => opened.snapshot(),
     disturbance: since => opened.disturbance(since),
     pause: () => opened.pause(),
