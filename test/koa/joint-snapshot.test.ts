@@ -6,10 +6,9 @@
 import mysql, { type Connection, type RowDataPacket } from 'mysql2/promise'
 import type { TwoPhaseResource } from '../../lib/index.js'
 import { serveTx, type TxContext, type TxServed } from '../support/app.js'
-import { deferred, Gate } from '../support/barrier.js'
+import { type Deferred, deferred, Gate } from '../support/barrier.js'
 import type { Answer, Client } from '../support/client.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
-import { openProxy } from '../support/proxy.js'
 
 type Handler = (ctx: TxContext) => Promise<unknown>
 interface NumberRow extends RowDataPacket {
@@ -74,6 +73,27 @@ const session = (ctx: TxContext): number => Number(ctx.session['n'])
 async function row(ctx: TxContext): Promise<number> {
   const [rows] = await ctx.tx.query<NumberRow[]>('SELECT n FROM pair WHERE id = 1')
   return rows[0]?.n ?? -1
+}
+
+/** Makes `/slow-write` a writer that stops between COMMIT and the install of its session. */
+function slowWriter(): { readonly committed: Deferred<void>; readonly install: Gate } {
+  const committed = deferred()
+  const install = new Gate()
+  const slowInstall: TwoPhaseResource = {
+    name: 'slow install',
+    phases: 2,
+    prepare: () => {},
+    commit: () => {
+      committed.resolve()
+      return install.passed()
+    },
+    rollback: () => {},
+  }
+  handlers.set('slow-write', ctx => {
+    ctx.tx.enlist(slowInstall)
+    return write(ctx)
+  })
+  return { committed, install }
 }
 
 async function commitOnce(): Promise<void> {
@@ -275,22 +295,7 @@ describe('rule 2: until the view is known to be open', () => {
   })
 
   test('a writer between COMMIT and install: its variable counts as changed', async () => {
-    const committed = deferred()
-    const install = new Gate()
-    const slowInstall: TwoPhaseResource = {
-      name: 'slow install',
-      phases: 2,
-      prepare: () => {},
-      commit: () => {
-        committed.resolve()
-        return install.passed()
-      },
-      rollback: () => {},
-    }
-    handlers.set('slow-write', ctx => {
-      ctx.tx.enlist(slowInstall)
-      return write(ctx)
-    })
+    const { committed, install } = slowWriter()
     let seenFirst: unknown
     handlers.set('read', async ctx => {
       const seen = await row(ctx)
@@ -392,21 +397,7 @@ describe('rule 3: both are opened at one instant', () => {
   })
 
   test('it waits for a writer between COMMIT and install, not the other way round', async () => {
-    const committed = deferred()
-    const install = new Gate()
-    handlers.set('slow-write', ctx => {
-      ctx.tx.enlist({
-        name: 'slow install',
-        phases: 2,
-        prepare: () => {},
-        commit: () => {
-          committed.resolve()
-          return install.passed()
-        },
-        rollback: () => {},
-      })
-      return write(ctx)
-    })
+    const { committed, install } = slowWriter()
     handlers.set('read', async ctx => {
       const query = row(ctx)
       // Time enough for the reader's own two statements, if it did not wait.
@@ -419,6 +410,25 @@ describe('rule 3: both are opened at one instant', () => {
     const found = seenIn(await reader.get('/read', { headers: { 'x-retries': '0' } }))
     await writing
     expect(found).toEqual({ seen: { session: 1, row: 1 }, attempt: 1 })
+  })
+
+  test('a second statement waits for it, too: sent before it, it would be committed by it', async () => {
+    const { committed, install } = slowWriter()
+    handlers.set('read', async ctx => {
+      const query = row(ctx)
+      for (let trip = 0; trip < 5; trip++) await database.admin.query('SELECT 1')
+      const update = ctx.tx.query('UPDATE own SET n = 99 WHERE id = 3')
+      for (let trip = 0; trip < 5; trip++) await database.admin.query('SELECT 1')
+      install.open()
+      await Promise.all([query, update])
+      ctx.throw(418)
+    })
+    const writing = writer.post('/slow-write')
+    await committed.promise
+    expect((await reader.get('/read', { headers: { 'x-retries': '0' } })).status).toBe(418)
+    await writing
+    const [rows] = await database.pool.query<NumberRow[]>('SELECT n FROM own WHERE id = 3')
+    expect(rows[0]?.n).toBe(0)
   })
 })
 
@@ -667,34 +677,6 @@ async function waitedFor(admin: Connection, state: string): Promise<void> {
     if (rows.length > 0) return
   }
 }
-
-test('statements sent side by side wait until the view that both sides share is open', async () => {
-  const proxy = await openProxy(database.url)
-  const pool = mysql.createPool({ uri: proxy.url })
-  const sideBySide = await serveTx({
-    options: { pool, retry: { retries: 0 } },
-    below: async ctx => {
-      if (ctx.method === 'POST') return void (ctx.session['n'] = 0)
-      const [both] = await Promise.all([row(ctx), ctx.tx.query('SELECT n FROM own WHERE id = 1')])
-      ctx.body = { session: session(ctx), row: both }
-    },
-  })
-  try {
-    const client = sideBySide.client()
-    await client.post()
-    expect((await client.get()).json()).toEqual({ session: 0, row: 0 })
-    expect(proxy.commands.filter(command => /^(START|SELECT n|COMMIT)/.test(command))).toEqual([
-      'START TRANSACTION WITH CONSISTENT SNAPSHOT',
-      'SELECT n FROM pair WHERE id = 1',
-      'SELECT n FROM own WHERE id = 1',
-      'COMMIT',
-    ])
-  } finally {
-    await sideBySide.close()
-    await pool.end()
-    await proxy.close()
-  }
-})
 
 test('a savepoint that began with a statement on its way keeps the view that its part opened', async () => {
   const reached = deferred()
