@@ -32,7 +32,7 @@ export interface OkPacket {
   readonly warningStatus: number
 }
 
-type ResultCallback = (error: Error | null, result?: unknown, fields?: unknown) => void
+export type ResultCallback = (error: Error | null, result?: unknown, fields?: unknown) => void
 export type ConnectionCallback = (error: Error | null, connection?: CoreConnection) => void
 
 /** mysql2's options of one statement; what we do not use passes through. */
@@ -55,12 +55,26 @@ interface CoreCommand extends Emitter {
   emit(event: string, ...args: unknown[]): boolean
 }
 
+/** What tells the prepared statements of a connection apart. */
+export interface PreparedText {
+  /** As the server has it: named placeholders are question marks by now. */
+  readonly sql: string
+  readonly nestTables?: unknown
+  readonly rowsAsArray?: unknown
+}
+
+interface ExecuteCommand {
+  readonly sql: string
+}
+
 export interface CoreConnection extends Emitter {
   readonly threadId: number | null
   query(statement: string | StatementOptions, callback: ResultCallback): CoreCommand
   query(statement: string | StatementOptions, values: unknown, callback: ResultCallback): CoreCommand
-  execute(statement: string | StatementOptions, callback: ResultCallback): unknown
-  execute(statement: string | StatementOptions, values: unknown, callback: ResultCallback): unknown
+  execute(statement: string | StatementOptions, callback: ResultCallback): ExecuteCommand
+  execute(statement: string | StatementOptions, values: unknown, callback: ResultCallback): ExecuteCommand
+  /** Closes a prepared statement; nothing happens if there is none. */
+  unprepare(statement: PreparedText): unknown
   /** Gives it back to its pool, as it is. */
   release(): void
   /** Ends the socket and removes it from its pool. The server keeps its locks until it notices. */

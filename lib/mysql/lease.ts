@@ -24,6 +24,7 @@ import { classify, isAccessDenied } from './errors.js'
 import { IdleLeases } from './idle-leases.js'
 import { LeasedConnection, type LeaseState } from './leased-connection.js'
 import { PoolQueue } from './pool-queue.js'
+import type { PreparedStatements } from './prepared-statements.js'
 import { killQuery } from './side-connection.js'
 import { WaitingLine } from './waiting-line.js'
 
@@ -36,6 +37,7 @@ export interface LeaseBrokerOptions {
 /** A connection in one request's hands. Ends once: whatever is called second does nothing. */
 export class Lease {
   readonly connection: CoreConnection
+  readonly prepared: PreparedStatements
   readonly server: ServerFacts
   readonly #end: (leased: LeasedConnection, clean: boolean) => void
   #leased: LeasedConnection | undefined
@@ -46,6 +48,7 @@ export class Lease {
     end: (leased: LeasedConnection, clean: boolean) => void,
   ) {
     this.connection = leased.connection
+    this.prepared = leased.prepared
     this.server = server
     this.#leased = leased
     this.#end = end

@@ -12,6 +12,7 @@
  */
 import { giveOver, takeOver, type ServerProfile, type TakenOver } from './connection-settings.js'
 import type { CoreConnection } from './driver.js'
+import { PreparedStatements } from './prepared-statements.js'
 
 export type LeaseState = 'preparing' | 'idle' | 'used' | 'lost' | 'restoring' | 'gone'
 
@@ -29,6 +30,7 @@ const LOST = { code: 'PROTOCOL_CONNECTION_LOST', fatal: true }
 
 export class LeasedConnection {
   readonly connection: CoreConnection
+  readonly prepared: PreparedStatements
   /** When it last became idle, on the clock of its broker. */
   idleSince = 0
   readonly #onMove: (leased: LeasedConnection, from: LeaseState, to: LeaseState) => void
@@ -41,6 +43,7 @@ export class LeasedConnection {
     onMove: (leased: LeasedConnection, from: LeaseState, to: LeaseState) => void,
   ) {
     this.connection = connection
+    this.prepared = new PreparedStatements(connection)
     this.#onMove = onMove
     connection.on('error', this.#died)
     connection.on('end', this.#died)

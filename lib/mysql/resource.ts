@@ -11,7 +11,7 @@ import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
-import type { FieldPacket, StatementOptions } from './driver.js'
+import type { FieldPacket, ResultCallback, StatementOptions } from './driver.js'
 import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { Statement } from './running-statement.js'
@@ -50,6 +50,8 @@ type StatementMethod = 'query' | 'execute'
 
 /** How long a rollback waits for statements still running before it gives the connection up. */
 const RUNNING_MS_MAX = 2_500
+/** How long one that was killed may take to notice. */
+const KILLED_MS_MAX = 500
 /** And for the answer to ROLLBACK. */
 const ROLLBACK_MS_MAX = 2_500
 
@@ -179,10 +181,8 @@ export class MysqlResource implements OnePhaseResource {
           reject(conflict)
         }
       }
-      const { connection } = lease
       try {
-        if (values === undefined) connection[method](sql, onAnswer)
-        else connection[method](sql, values, onAnswer)
+        dispatch(lease, method, sql, values, onAnswer)
       } catch (error) {
         // mysql2 throws at once for a value that it cannot bind; nothing was sent.
         observer.failed()
@@ -260,11 +260,10 @@ export class MysqlResource implements OnePhaseResource {
       this.#leasing = undefined
       return
     }
-    if (!(await this.#runningEnd())) return this.#cutOff(lease)
-    if (this.#spoilt) return this.abandon()
-    if (this.#sent === 0) return this.#letGo()
     try {
-      await this.#inTime(answered(lease, 'ROLLBACK'))
+      const ended = (await this.#runningEnd()) || (await this.#interrupted(lease))
+      if (!ended || this.#spoilt) return this.abandon()
+      if (this.#sent > 0) await this.#inTime(answered(lease, 'ROLLBACK'))
     } catch (error) {
       // Still inside a transaction, for all we know: the server ends it when the socket closes.
       this.abandon()
@@ -273,25 +272,34 @@ export class MysqlResource implements OnePhaseResource {
     this.#letGo()
   }
 
-  /** Ends what is still running, on the server too, so that its locks do not outlive us; then the connection goes. */
-  async #cutOff(lease: Lease): Promise<void> {
-    try {
-      await this.#setup.broker.killQuery(lease)
-    } finally {
-      this.abandon()
-    }
-  }
-
-  /** False if statements are still running after a while, or at the deadline: only losing the connection ends them. */
+  /** Waits for what is still running, not beyond the deadline. */
   async #runningEnd(): Promise<boolean> {
     if (this.#running.size === 0) return true
     if (this.#setup.interrupt.reason !== undefined) return false
-    const ends = Promise.all([...this.#running].map(statement => statement.end)).then(() => true)
+    return this.#endsInTime(this.#running, RUNNING_MS_MAX)
+  }
+
+  /**
+   * Ends on the server what is still running. mysql2 sends the next statement when one is answered, so this takes a KILL
+   * for each. It cannot hit what comes later: its answer is there before ROLLBACK is sent, and the server forgets it at
+   * the end of each statement (seen on MariaDB 10.11: 300 of 300 that came too late ended nothing).
+   */
+  async #interrupted(lease: Lease): Promise<boolean> {
+    for (;;) {
+      const [onTheWire] = this.#running
+      if (onTheWire === undefined) return true
+      if (!(await this.#setup.broker.killQuery(lease))) return false
+      if (!(await this.#endsInTime([onTheWire], KILLED_MS_MAX))) return false
+    }
+  }
+
+  async #endsInTime(statements: Iterable<Statement<unknown>>, limitMs: number): Promise<boolean> {
+    const ends = Promise.all(Array.from(statements, statement => statement.end)).then(() => true)
     let giveUp = (): void => {}
     const late = new Promise<false>(resolve => {
       giveUp = () => resolve(false)
     })
-    const timer = this.#setup.clock.after(RUNNING_MS_MAX, () => giveUp())
+    const timer = this.#setup.clock.after(limitMs, () => giveUp())
     const ended = await Promise.race([ends, late])
     timer.cancel()
     return ended
@@ -330,6 +338,25 @@ export class MysqlResource implements OnePhaseResource {
       restore()
     }
   }
+}
+
+function dispatch(
+  { connection, prepared }: Lease,
+  method: StatementMethod,
+  statement: string | StatementOptions,
+  values: unknown,
+  onAnswer: ResultCallback,
+): void {
+  if (method === 'query') {
+    if (values === undefined) connection.query(statement, onAnswer)
+    else connection.query(statement, values, onAnswer)
+    return
+  }
+  const { sql } =
+    values === undefined
+      ? connection.execute(statement, onAnswer)
+      : connection.execute(statement, values, onAnswer)
+  prepared.executed(typeof statement === 'string' ? { sql } : { ...statement, sql })
 }
 
 /** 1792: our own START TRANSACTION READ ONLY refused the statement. */

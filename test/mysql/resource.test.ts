@@ -2,7 +2,7 @@
  * InnoDB as a participant, seen from the wire: which commands a transaction sends, and what becomes of it and of its
  * connection when one is not answered. A proxy in front of the real server loses what is to be lost.
  */
-import mysql, { type Pool } from 'mysql2/promise'
+import mysql, { type Pool, type RowDataPacket } from 'mysql2/promise'
 import { type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
 import type { Environment } from '../../lib/transaction/clock.js'
 import { fakeEnvironment, promptly } from '../support/clock.js'
@@ -288,6 +288,104 @@ describe('the connection breaks under a transaction', () => {
     await nothingOpen(db)
     await tx.run(inner => add(inner))
     expect(await row()).toBe(1)
+  })
+})
+
+describe('at the deadline', () => {
+  /** Runs until a statement matches on the wire, then lets the deadline pass. */
+  async function untilDeadline(matches: RegExp, work: (inner: Tx) => Promise<unknown>): Promise<void> {
+    const environment = fakeEnvironment()
+    const tx = start({}, environment)
+    const onTheWire = new Promise<void>(resolve => {
+      proxy.onCommand = command => {
+        if (matches.test(command)) resolve()
+      }
+    })
+    const failed = tx.run(work)
+    failed.catch(() => {})
+    await onTheWire
+    environment.clock.advance(10_000)
+    await expect(failed).rejects.toMatchObject({ code: 'DEADLINE' })
+    await nothingOpen(db)
+    expect(await row()).toBe(0)
+  }
+  const connectionOf = async (): Promise<unknown> => {
+    const [rows] = await pool.query<RowDataPacket[]>('SELECT CONNECTION_ID() AS id')
+    return (rows[0] as { id: number }).id
+  }
+
+  test('the running statement is killed, then comes ROLLBACK, and the connection is used again', async () => {
+    const before = await connectionOf()
+    const sent = await commandsOf(() =>
+      untilDeadline(/^DO SLEEP/, async inner => {
+        await add(inner)
+        await inner.query('DO SLEEP(60)')
+      }),
+    )
+    expect(sent.filter(command => /KILL|ROLLBACK|^COMMIT|QUIT/.test(command))).toEqual([
+      `KILL QUERY ${before}`,
+      'ROLLBACK',
+    ])
+    expect(await connectionOf()).toBe(before)
+  })
+
+  test('so are those that queue behind it, one after the other', async () => {
+    const before = await connectionOf()
+    const sent = await commandsOf(() =>
+      untilDeadline(/^DO SLEEP/, inner =>
+        Promise.all([add(inner), inner.query('DO SLEEP(60)'), inner.query('DO SLEEP(61)'), add(inner)]),
+      ),
+    )
+    const ends = sent.filter(command => /KILL|ROLLBACK|^COMMIT|SLEEP/.test(command))
+    expect(ends.slice(0, 4)).toEqual([
+      'DO SLEEP(60)',
+      `KILL QUERY ${before}`,
+      'DO SLEEP(61)',
+      `KILL QUERY ${before}`,
+    ])
+    expect(ends.at(-1)).toBe('ROLLBACK')
+    expect(await connectionOf()).toBe(before)
+  })
+
+  test('a COMMIT that was sent is not', async () => {
+    const environment = fakeEnvironment()
+    const tx = start({}, environment)
+    proxy.onCommand = command => {
+      if (command === 'COMMIT') environment.clock.advance(1_500)
+    }
+    const sent = await commandsOf(() =>
+      tx.run(async inner => {
+        await add(inner)
+        environment.clock.advance(9_000)
+      }),
+    )
+    expect(sent.filter(command => /KILL|ROLLBACK|COMMIT/.test(command))).toEqual(['COMMIT'])
+    expect(await row()).toBe(1)
+  })
+})
+
+describe('prepared statements', () => {
+  test.each<[string, (tx: Tx, n: number) => Promise<unknown>]>([
+    ['texts', (tx, n) => tx.execute(`SELECT ${n}, ? AS a`, [1])],
+    [
+      'texts with named placeholders',
+      (tx, n) => tx.execute({ sql: `SELECT ${n}, :a AS a`, namedPlaceholders: true }, { a: 1 }),
+    ],
+    ['forms of rows', (tx, n) => tx.execute({ sql: `SELECT ${n}, ? AS a`, rowsAsArray: n % 2 === 0 }, [1])],
+  ])('of many %s: at most 100 stay open on a connection', async (_what, executeOne) => {
+    const tx = start()
+    const sent = await commandsOf(() =>
+      tx.run(async inner => {
+        for (let n = 0; n < 150; n++) await executeOne(inner, n)
+        // The latest is still there, the first has to be made again.
+        await executeOne(inner, 149)
+        await executeOne(inner, 0)
+      }),
+    )
+    expect(sent.filter(command => /^SELECT \d+,/.test(command))).toHaveLength(151)
+    // mysql2 3.24 says each of them twice.
+    const closed = sent.filter(command => command === 'CLOSE STATEMENT').length
+    expect(closed).toBeGreaterThanOrEqual(51)
   })
 })
 
