@@ -9,8 +9,9 @@
 import { conflictError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
-import type { OnePhaseResource } from '../transaction/resource.js'
+import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
+import { Decision } from './decision.js'
 import type { FieldPacket, StatementOptions } from './driver.js'
 import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
@@ -66,6 +67,9 @@ export class MysqlResource implements OnePhaseResource {
   /** The connection must not be used again. */
   #spoilt = false
   #sent = 0
+  /** Something was sent that may have changed a row. */
+  #writes = false
+  #decision: Decision | undefined
   #savepoints = 0
   readonly #running = new Set<Statement<unknown>>()
   readonly #failed: Statement<unknown>[] = []
@@ -103,6 +107,7 @@ export class MysqlResource implements OnePhaseResource {
     if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
     const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
     if (facts.dirties) this.#spoilt = true
+    if (!facts.readsOnly) this.#writes = true
     observer.sending(facts)
     return this.#send(lease, method, sql, values, facts)
   }
@@ -219,18 +224,35 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     this.#over = true
     if (lease === undefined) return
-    try {
-      if (this.#sent > 0) await answered(lease, 'COMMIT')
-    } catch (error) {
-      throw this.#commitFailed(lease, error)
+    if (this.#sent > 0) {
+      const decision = new Decision({
+        lease,
+        transactionId: this.#setup.transaction.id,
+        record: this.#setup.broker.record,
+        writes: this.#writes && !this.#setup.readOnly,
+        sendCommit: () => answered(lease, 'COMMIT'),
+      })
+      this.#decision = decision
+      try {
+        await decision.carryOut()
+      } catch (error) {
+        throw this.#commitFailed(lease, decision, error)
+      }
     }
     this.#letGo()
   }
 
-  #commitFailed(lease: Lease, error: unknown): unknown {
-    if (isFatal(error)) this.#spoilt = true
+  /** What became of a COMMIT that was not answered. */
+  findOut(): Found | Promise<Found> | undefined {
+    return this.#decision?.findOut()
+  }
+
+  #commitFailed(lease: Lease, decision: Decision, error: unknown): unknown {
+    if (isFatal(error) || isFatal((error as Error).cause)) this.#spoilt = true
+    if (!decision.sent) return error
     const verdict = atCommit(error, lease.server.flavour)
     if (verdict !== 'unknown') {
+      if (verdict === 'aborted') decision.aborted()
       const recognised = this.#setup.recognise(error, lease.server.flavour, true)
       if (recognised !== undefined) return recognised.conflict
       const details = { kind: 'connection', store: this.name } as const
@@ -250,6 +272,7 @@ export class MysqlResource implements OnePhaseResource {
   abandon(): void {
     this.#over = true
     this.#spoilt = true
+    this.#decision?.abandon()
     this.#letGo()
   }
 
@@ -312,8 +335,10 @@ export class MysqlResource implements OnePhaseResource {
     this.#leasing = undefined
     this.#ready = undefined
     this.#sent = 0
+    this.#writes = false
     this.#setup.observer.ended()
     if (lease === undefined) return
+    this.#decision?.end(this.#spoilt)
     if (this.#spoilt) lease.destroy()
     else lease.release()
   }
