@@ -109,6 +109,12 @@ export class CommitRecord {
     return this.#setup.environment.clock.now()
   }
 
+  /** Another transaction has gone through it, whatever became of it. */
+  decided(slot: Slot): void {
+    slot.seq += 1
+    slot.seenAt = this.#now
+  }
+
   /** Nothing that went through it is open. */
   free(slot: Slot): void {
     this.#free.push(slot)
@@ -125,7 +131,7 @@ export class CommitRecord {
     const seq = slot.seq + 1
     const verdict = await this.#settler.settle({ slot: slot.id, seq, txid, sent, victim }, connect)
     if (verdict.outcome !== 'unknown') {
-      Object.assign(slot, { seq, seenAt: this.#now })
+      this.decided(slot)
       this.free(slot)
       return verdict.outcome
     }

@@ -26,7 +26,6 @@ interface DecisionSetup {
 export class Decision {
   readonly #setup: DecisionSetup
   #slot: Slot | undefined
-  #abandoned = false
   #sent = false
   #settling: Promise<Found> | undefined
 
@@ -46,10 +45,9 @@ export class Decision {
       this.#slot = lease.takeSlot()
       await this.#step()
     }
-    if (this.#abandoned) throw conflict('COMMIT was not sent: its commit record took too long')
     this.#sent = true
     await sendCommit()
-    if (this.#slot !== undefined) this.#slot.seq += 1
+    if (this.#slot !== undefined) record?.decided(this.#slot)
     this.#putBack()
   }
 
@@ -73,11 +71,6 @@ export class Decision {
   #putBack(): void {
     if (this.#slot !== undefined) this.#setup.lease.putBack(this.#slot)
     this.#slot = undefined
-  }
-
-  /** COMMIT must not be sent any more. */
-  abandon(): void {
-    this.#abandoned = true
   }
 
   /**

@@ -269,10 +269,10 @@ export class MysqlResource implements OnePhaseResource {
     })
   }
 
+  /** Nothing is sent on a destroyed connection, so a commit that is still at its record cannot go on. */
   abandon(): void {
     this.#over = true
     this.#spoilt = true
-    this.#decision?.abandon()
     this.#letGo()
   }
 
