@@ -14,7 +14,7 @@ export const COMMIT_TABLE_DDL = `CREATE TABLE IF NOT EXISTS ${COMMIT_TABLE} (
   slot    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'belongs to one process',
   seq     BIGINT UNSIGNED NOT NULL COMMENT 'transactions decided through this slot',
   txid    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the last of them',
-  state   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'C: it committed; A: it never will',
+  state   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'C: it has committed, A: it never will',
   seen_at DATETIME NOT NULL COMMENT 'UTC',
   PRIMARY KEY (slot)
 ) ENGINE = InnoDB`
