@@ -23,7 +23,7 @@ test('each effect is there once or not at all, the session always agrees, and re
   let phase: 'before' | 'down' | 'after' = 'before'
   const succeeded = { before: 0, down: 0, after: 0 }
   const worker = async (visitor: number): Promise<void> => {
-    while (succeeded.after < 100) {
+    while (succeeded.after < 60) {
       const during = phase
       if ((await request(visitor)) === 'stored') succeeded[during] += 1
     }
@@ -33,7 +33,7 @@ test('each effect is there once or not at all, the session always agrees, and re
   const reached = async (what: () => boolean): Promise<void> => {
     while (!what()) await new Promise(resolve => setTimeout(resolve, 10))
   }
-  await reached(() => succeeded.before > 50)
+  await reached(() => succeeded.before > 30)
   await server.kill()
   phase = 'down'
   const refusals = (): number =>
@@ -47,7 +47,7 @@ test('each effect is there once or not at all, the session always agrees, and re
   expect(Object.keys(answers).filter(kind => !/^(200|503) /.test(kind))).toEqual([])
   const { problems, effects } = await torture.verify()
   expect(problems).toEqual([])
-  expect(effects).toBeGreaterThan(150)
+  expect(effects).toBeGreaterThan(90)
   expect(served.tx.stats().settled.unknown).toBe(0)
   expect(served.errors).toEqual([])
 }, 60_000)
