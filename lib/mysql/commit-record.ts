@@ -26,7 +26,7 @@ import {
   refreshSlot,
 } from './commit-table.js'
 import type { CoreConnection, CorePool } from './driver.js'
-import { findDatabaseError } from './errors.js'
+import { classify, findDatabaseError } from './errors.js'
 import { okOf, rowsOf } from './round-trip.js'
 import { Settler, type Unsettled } from './settler.js'
 import { sideConnector } from './side-connection.js'
@@ -99,10 +99,16 @@ export class CommitRecord {
   }
 
   async #refresh(connection: CoreConnection, slot: Slot): Promise<boolean> {
-    slot.seenAt = this.#now
-    const { affectedRows } = await okOf(connection, refreshSlot(slot.id, slot.seq))
-    await okOf(connection, 'COMMIT')
-    return affectedRows === 1
+    const askedAt = this.#now
+    try {
+      const { affectedRows } = await okOf(connection, refreshSlot(slot.id, slot.seq))
+      await okOf(connection, 'COMMIT')
+      slot.seenAt = askedAt
+      return affectedRows === 1
+    } catch (error) {
+      this.free(slot) // the connection's fault: another one will look after it
+      throw error
+    }
   }
 
   get #now(): number {
@@ -189,7 +195,9 @@ export class CommitRecord {
 async function dropAllForsaken(connection: CoreConnection): Promise<void> {
   for (const [slot, seq] of await rowsOf(connection, FORSAKEN_SLOTS)) {
     // One that is locked belongs to a transaction in flight: it is waited for, and no longer than a second.
-    await okOf(connection, dropForsaken(String(slot), Number(seq))).catch(() => {})
+    await okOf(connection, dropForsaken(String(slot), Number(seq))).catch((error: unknown) => {
+      if (classify(error, 'mariadb')?.kind !== 'lockWait') throw error
+    })
   }
 }
 

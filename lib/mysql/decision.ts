@@ -6,10 +6,11 @@
  * that it commits with the rest or not at all. COMMIT is sent only after it has matched: whoever has made the step to k
  * meanwhile has decided that this transaction never commits.
  */
-import { conflictError, type SessionTxError } from '../errors.js'
+import { conflictError, SessionTxError } from '../errors.js'
 import type { Found } from '../transaction/resource.js'
 import { type CommitRecord, misconfigured, type Slot } from './commit-record.js'
 import { decideSlot } from './commit-table.js'
+import { atCommit } from './errors.js'
 import type { Lease } from './lease.js'
 import { okOf } from './round-trip.js'
 
@@ -21,24 +22,30 @@ interface DecisionSetup {
   /** False: nothing was sent that can change a row, so there is nothing to be in doubt of. */
   readonly writes: boolean
   sendCommit(): Promise<void>
+  /** The lost race that an answer to COMMIT means, if it means one. */
+  recognise(error: unknown): SessionTxError | undefined
 }
 
 export class Decision {
   readonly #setup: DecisionSetup
   #slot: Slot | undefined
   #sent = false
+  #inDoubt = false
   #settling: Promise<Found> | undefined
 
   constructor(setup: DecisionSetup) {
     this.#setup = setup
   }
 
-  /** COMMIT has left; before, nothing can have been committed. */
-  get sent(): boolean {
-    return this.#sent
+  /** COMMIT was sent and not answered. */
+  get inDoubt(): boolean {
+    return this.#inDoubt
   }
 
-  /** @throws CONFLICT of kind `connection` if the record could not be written; what COMMIT is answered with */
+  /**
+   * @throws CONFLICT of kind `connection` if the record could not be written, or COMMIT not be sent; what COMMIT is
+   * answered with, if that says that nothing was committed; COMMIT_UNKNOWN
+   */
   async carryOut(): Promise<void> {
     const { lease, record, writes, sendCommit } = this.#setup
     if (writes && record !== undefined) {
@@ -46,9 +53,29 @@ export class Decision {
       await this.#step()
     }
     this.#sent = true
-    await sendCommit()
+    try {
+      await sendCommit()
+    } catch (error) {
+      throw this.#meaningOf(error)
+    }
     if (this.#slot !== undefined) record?.decided(this.#slot)
     this.#putBack()
+  }
+
+  /** Of what came instead of COMMIT's OK packet. */
+  #meaningOf(error: unknown): unknown {
+    const { lease, transactionId, recognise } = this.#setup
+    const verdict = atCommit(error, lease.server.flavour)
+    if (verdict === 'unknown') {
+      this.#inDoubt = true
+      const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
+      const details = { cause: error, transactionId }
+      return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, details)
+    }
+    if (verdict === 'aborted') this.#putBack()
+    const lost = recognise(error)
+    if (lost !== undefined) return lost
+    return verdict === 'neverSent' ? conflict('the connection was lost before COMMIT', error) : error
   }
 
   async #step(): Promise<void> {
@@ -61,11 +88,6 @@ export class Decision {
       throw misconfigured(error) ?? conflict('the commit record could not be written', error)
     })
     if (affectedRows !== 1) throw conflict('the commit record has been moved on by somebody else')
-  }
-
-  /** COMMIT was answered: the database has rolled back. */
-  aborted(): void {
-    this.#putBack()
   }
 
   #putBack(): void {

@@ -6,14 +6,14 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { conflictError, SessionTxError } from '../errors.js'
+import { SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import { Decision } from './decision.js'
 import type { FieldPacket, StatementOptions } from './driver.js'
-import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
+import { findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { Statement } from './running-statement.js'
 import { type StatementFacts, statementFacts } from './statement.js'
@@ -224,49 +224,33 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     this.#over = true
     if (lease === undefined) return
-    if (this.#sent > 0) {
-      const decision = new Decision({
-        lease,
-        transactionId: this.#setup.transaction.id,
-        record: this.#setup.broker.record,
-        writes: this.#writes && !this.#setup.readOnly,
-        sendCommit: () => answered(lease, 'COMMIT'),
-      })
-      this.#decision = decision
-      try {
-        await decision.carryOut()
-      } catch (error) {
-        throw this.#commitFailed(lease, decision, error)
-      }
-    }
+    if (this.#sent > 0) await this.#decide(lease)
     this.#letGo()
+  }
+
+  async #decide(lease: Lease): Promise<void> {
+    const { transaction, broker, readOnly, recognise } = this.#setup
+    const decision = new Decision({
+      lease,
+      transactionId: transaction.id,
+      record: broker.record,
+      writes: this.#writes && !readOnly,
+      sendCommit: () => answered(lease, 'COMMIT'),
+      recognise: error => recognise(error, lease.server.flavour, true)?.conflict,
+    })
+    this.#decision = decision
+    try {
+      await decision.carryOut()
+    } catch (error) {
+      if (isFatal(error) || isFatal((error as Error).cause)) this.#spoilt = true
+      if (decision.inDoubt) this.abandon()
+      throw error
+    }
   }
 
   /** What became of a COMMIT that was not answered. */
   findOut(): Found | Promise<Found> | undefined {
     return this.#decision?.findOut()
-  }
-
-  #commitFailed(lease: Lease, decision: Decision, error: unknown): unknown {
-    if (isFatal(error) || isFatal((error as Error).cause)) this.#spoilt = true
-    if (!decision.sent) return error
-    const verdict = atCommit(error, lease.server.flavour)
-    if (verdict !== 'unknown') {
-      if (verdict === 'aborted') decision.aborted()
-      const recognised = this.#setup.recognise(error, lease.server.flavour, true)
-      if (recognised !== undefined) return recognised.conflict
-      const details = { kind: 'connection', store: this.name } as const
-      return verdict === 'neverSent'
-        ? conflictError('the connection was lost before COMMIT', details, error)
-        : error
-    }
-    this.abandon()
-    const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
-    const transactionId = this.#setup.transaction.id
-    return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, {
-      cause: error,
-      transactionId,
-    })
   }
 
   /** Nothing is sent on a destroyed connection, so a commit that is still at its record cannot go on. */

@@ -3,13 +3,13 @@
  * a COMMIT that is not answered. A proxy in front of the real server loses what is to be lost.
  */
 import mysql, { type Pool } from 'mysql2/promise'
-import { type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
+import { memoryStore, type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
 import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-table.js'
 import type { Environment } from '../../lib/transaction/clock.js'
 import { deferred } from '../support/barrier.js'
 import { fakeEnvironment, promptly } from '../support/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
-import { nothingOpen, valueOf } from '../support/observing.js'
+import { nothingOpen, observedStore, valueOf } from '../support/observing.js'
 import { type Accident, openProxy, type Proxy } from '../support/proxy.js'
 
 let db: TestDatabase
@@ -112,6 +112,15 @@ describe('what it adds to a transaction', () => {
       expect(tx.stats().inDoubt).toBeNull()
     },
   )
+
+  test("with 'auto' it is there where the store says that it needs it", async () => {
+    const store = { ...observedStore(memoryStore(), []), capability: 'staged' as const }
+    const tx = start({ commitRecord: 'auto', store })
+    await tx.run(work)
+    await swept()
+    expect(await commandsOf(() => tx.run(work))).toHaveLength(4)
+    expect(tx.stats().inDoubt).toBe(0)
+  })
 
   test.each([
     ['that only reads', 'SELECT COUNT(*), MAX(n) FROM item WHERE id IN (1, 2)', false],
