@@ -10,6 +10,7 @@ import type { Isolation, JointParts, JointRequest, RunningAttempt } from './join
 import type { Tx } from './joint/tx.js'
 import { Recorder } from './metrics/recorder.js'
 import type { Stats } from './metrics/stats.js'
+import { CommitRecord } from './mysql/commit-record.js'
 import { corePoolOf } from './mysql/driver.js'
 import { LeaseBroker } from './mysql/lease.js'
 import { watchPool } from './mysql/stray-queries.js'
@@ -64,10 +65,14 @@ export function assemble<C>(
   store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs })
   warnOfMemory(store.name, events)
 
-  const database = options.pool === undefined ? undefined : openDatabase(options, environment, events)
+  const keepsRecord =
+    options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
+  const database =
+    options.pool === undefined ? undefined : openDatabase(options, environment, events, keepsRecord)
   const tickets =
     options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
   const activity = new Activity()
+  const doubts = new Activity()
   const hooks = new HookRunner(events, activity)
   const { backoffBaseMs, backoffMaxMs, deadlineMs, isRetryable, duplicateIsConflict } = options.retry
   const parts: JointParts = {
@@ -86,10 +91,12 @@ export function assemble<C>(
     deadlineMs,
     nextId: idMaker(),
     activity,
+    doubts,
   }
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),
     ...(tickets === undefined ? {} : { tickets: () => tickets.counts }),
+    ...(database?.record === undefined ? {} : { inDoubt: () => database.record?.inDoubt ?? 0 }),
   })
   const retries = typeof options.retry.retries === 'function' ? DEFAULTS.retry.retries : options.retry.retries
   let closing: Promise<void> | undefined
@@ -97,6 +104,9 @@ export function assemble<C>(
   async function close(): Promise<void> {
     await activity.idle()
     await database?.close()
+    // Known by now, or given up: what follows from it, and then its hooks.
+    await doubts.idle()
+    await activity.idle()
     await store.close()
     recorder.close()
   }
@@ -123,15 +133,23 @@ function idMaker(): () => string {
 
 interface Database {
   readonly broker: (isolation: Isolation) => LeaseBroker
+  readonly record: CommitRecord | undefined
   close(): Promise<void>
 }
 
-function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, events: EventHub): Database {
+function openDatabase<C>(
+  options: ResolvedOptions<C>,
+  environment: Environment,
+  events: EventHub,
+  keepsRecord: boolean,
+): Database {
   const pool = corePoolOf(options.pool)
+  const { clock } = environment
+  const record = keepsRecord ? new CommitRecord({ pool, environment, events }) : undefined
   const { lockWaitMs } = options
   const brokers = new Map<Isolation, LeaseBroker>()
   const broker = (isolation: Isolation): LeaseBroker => {
-    const known = brokers.get(isolation) ?? new LeaseBroker(pool, { isolation, lockWaitMs, clock })
+    const known = brokers.get(isolation) ?? new LeaseBroker(pool, { isolation, lockWaitMs, clock, record })
     brokers.set(isolation, known)
     return known
   }
@@ -139,9 +157,11 @@ function openDatabase<C>(options: ResolvedOptions<C>, { clock }: Environment, ev
     options.strayQueries === 'ignore' ? () => {} : watchPool(pool, strayJudge(options.strayQueries, events))
   return {
     broker,
+    record,
     close: async () => {
       unwatch()
       await Promise.all([...brokers.values()].map(one => one.close()))
+      await record?.close()
     },
   }
 }

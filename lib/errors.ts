@@ -51,7 +51,7 @@ export type ConflictKind =
   | 'write' // TiDB write conflict
   | 'definition' // a table changed its definition under the transaction
   | 'duplicate' // 1062 with retry.duplicateIsConflict
-  | 'connection' // the connection was lost before COMMIT was sent
+  | 'connection' // the connection was lost, and it is certain that nothing was committed
   | 'requested' // the application asked for it: tx.conflict(), retry.isRetryable
 
 /** What a conflict says: where, which versions, who won. Never a value, never a raw session id. */

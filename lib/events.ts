@@ -47,8 +47,19 @@ export interface EventPayloads {
     readonly code: SessionTxErrorCode
     readonly notRerunnable?: NotRerunnableReason
   }
-  /** COMMIT was sent and not answered. */
+  /** COMMIT was sent and not answered, and what became of it could not be found out while the request could wait. */
   unknown: TransactionFacts & { readonly durationMs: number }
+  /**
+   * What became of a COMMIT that was not answered, `doubtMs` later: found out, by force where it was open. `unknown`:
+   * nobody will ever know. `late`: the request had been answered by then, after the event `unknown`.
+   */
+  settled: TransactionFacts & {
+    readonly outcome: 'committed' | 'rolledBack' | 'unknown'
+    readonly doubtMs: number
+    readonly late: boolean
+  }
+  /** The database does not know of transactions whose COMMIT it had answered: it was restored, or failed over. */
+  commitsLost: { readonly transactions: number }
   /** This request cannot run again, whether or not it will have to. */
   notRerunnable: { readonly route: string; readonly reason: NotRerunnableReason }
   /** The configured pool was used directly inside a request. */

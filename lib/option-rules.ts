@@ -11,7 +11,6 @@ import { SessionTxError } from './errors.js'
  */
 export const NOT_YET: ReadonlySet<string> = new Set([
   'clientGone',
-  'commitRecord',
   'nonTransactionalTables',
   'retry.rehearse',
   'session.userVariable',
@@ -75,6 +74,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['veto', callback],
   ['commitOnError', callback],
   ['readOnly', callback],
+  ['commitRecord', oneOf('auto', 'always', 'off')],
   ['strayQueries', oneOf('warn', 'refuse', 'ignore')],
   ['lockWaitMs', limitMs],
   ['acquireMs', limitMs],

@@ -98,6 +98,8 @@ interface PlainOptions<C> {
   readonly commitOnError: Asked<[error: unknown, ctx: C], boolean> | undefined
   /** True: writing is an error. */
   readonly readOnly: Asked<[ctx: C], boolean> | undefined
+  /** Settling a COMMIT that was not answered; `'auto'`: where the store needs it. Needs a table: `session-tx migrate`. */
+  readonly commitRecord: 'auto' | 'always' | 'off'
   readonly strayQueries: 'warn' | 'refuse' | 'ignore'
   /** Row and metadata lock wait of our connections, rounded up to whole seconds. */
   readonly lockWaitMs: number
@@ -175,6 +177,7 @@ export const DEFAULTS = Object.freeze({
   veto: undefined,
   commitOnError: undefined,
   readOnly: undefined,
+  commitRecord: 'auto',
   strayQueries: 'warn',
   lockWaitMs: 2_000,
   acquireMs: 2_000,
@@ -192,6 +195,10 @@ export const DEFAULTS = Object.freeze({
 export function resolveOptions<C = unknown>(options: SessionTxOptions<C> = {}): ResolvedOptions<C> {
   checkOptions(options)
   const { retry, session, resolve, hold, ...plain } = options
+  if (plain.commitRecord === 'always' && plain.pool === undefined)
+    throw misconfigured(
+      "`commitRecord: 'always'` needs `pool`: without a database nothing is committed there",
+    )
   const { retry: _retry, session: _session, resolve: _resolve, hold: _hold, ...plainDefaults } = DEFAULTS
   return Object.freeze({
     ...filled<PlainOptions<C>>(plainDefaults, plain),

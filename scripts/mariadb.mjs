@@ -22,7 +22,7 @@ const asRoot = process.getuid?.() === 0 ? ['--user=root'] : []
 
 /**
  * @param installation of findMariadb or downloadMariadb
- * @returns `{ url, stop() }`
+ * @returns `{ url, stop(), kill(), restart() }`; after kill(), restart() starts it again on the same data and port
  */
 export async function startMariadb(installation) {
   removeAbandoned()
@@ -55,7 +55,15 @@ export async function startMariadb(installation) {
     const version = await ready(child, join(folder, 's'))
     if (version) {
       say(`MariaDB ${version.replace(/-.*/, '')} on port ${port}`)
-      return { url: `mysql://root@127.0.0.1:${port}/session_tx`, stop: () => stop(child, remove) }
+      return {
+        url: `mysql://root@127.0.0.1:${port}/session_tx`,
+        stop: () => stop(child, remove),
+        kill: () => kill(child),
+        async restart() {
+          child = launch(installation, folder, port)
+          if (!(await ready(child, join(folder, 's')))) throw new Sentence('MariaDB does not start again')
+        },
+      }
     }
     // Between our asking for a free port and the server's taking it, somebody else may have.
     if (tries === portsMax)
@@ -111,10 +119,14 @@ async function ready(child, path) {
 }
 
 async function stop(child, remove) {
-  const gone = new Promise(resolve => child.once('exit', resolve))
-  if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await gone
+  await kill(child)
   remove()
   process.off('exit', remove)
+}
+
+async function kill(child) {
+  const gone = new Promise(resolve => child.once('exit', resolve))
+  if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await gone
 }
 
 /** Folders of runs that were killed, and on systems without setpriv their servers. */

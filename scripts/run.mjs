@@ -3,6 +3,7 @@
  * It may import only node: modules and files here that do likewise, because it runs before anything is installed.
  */
 
+import { parseArgs } from 'node:util'
 import { build, buildApps } from './build.mjs'
 import { check } from './check.mjs'
 import { stopDatabase, useDatabase } from './database.mjs'
@@ -30,6 +31,12 @@ const commands = {
     await setUp({ database: true })
     return test(args)
   },
+  /** Random faults under load: `npm run test:faults -- --faults 500 --seed 42`. */
+  async 'test-faults'(args) {
+    const env = faultsOf(args)
+    await setUp({ database: true })
+    return run(process.execPath, ['node_modules/jest/bin/jest.js', 'test/faults'], { env })
+  },
   async check() {
     await setUp({})
     return check()
@@ -45,6 +52,23 @@ const commands = {
     await setUp({ database: true })
     return run(command, rest)
   },
+}
+
+const faultsDefault = 500
+
+/** The environment variables that test/faults reads. */
+function faultsOf(args) {
+  const options = { faults: { type: 'string', default: String(faultsDefault) }, seed: { type: 'string' } }
+  let values
+  try {
+    values = parseArgs({ args, options }).values
+  } catch (error) {
+    throw new Sentence(`${error.message}\nnpm run test:faults -- [--faults ${faultsDefault}] [--seed 42]`)
+  }
+  for (const [name, value] of Object.entries(values)) {
+    if (!/^\d+$/.test(value ?? '0')) throw new Sentence(`--${name} must be a whole number, got '${value}'`)
+  }
+  return { FAULTS: values.faults, FAULT_SEED: values.seed, NODE_ENV: 'test' }
 }
 
 /** Everything a command stands on; what is there already costs a few milliseconds. */

@@ -26,6 +26,12 @@ function at(path: string, value: unknown): unknown {
   return path.split('.').reduceRight<unknown>((inner, name) => ({ [name]: inner }), value)
 }
 
+test("`commitRecord: 'always'` without a database is a mistake", () => {
+  expect(sentence({ commitRecord: 'always' })).toMatch(/^`commitRecord: 'always'` needs `pool`/)
+  expect(sentence({ commitRecord: 'always', pool })).toBe('accepted')
+  expect(sentence({ commitRecord: 'auto' })).toBe('accepted')
+})
+
 describe('the defaults', () => {
   test('are those of the table, with nothing given, with {} and with undefined everywhere', () => {
     const { resolve: _, ...table } = DEFAULTS
@@ -53,6 +59,7 @@ describe('the defaults', () => {
         sizeBytesMax: 2 ** 20,
       },
       isolation: 'snapshot',
+      commitRecord: 'auto',
       strayQueries: 'warn',
       lockWaitMs: 2_000,
       acquireMs: 2_000,
@@ -256,6 +263,7 @@ describe('a bad value says what it must be, and what it was', () => {
     ['veto', false, 'a function', 'false'],
     ['commitOnError', true, 'a function', 'true'],
     ['readOnly', true, 'a function', 'true'],
+    ['commitRecord', true, "'auto', 'always' or 'off'", 'true'],
     ['strayQueries', 'warning', "'warn', 'refuse' or 'ignore'", "'warning'"],
     ['lockWaitMs', 0, oneOrMore, '0'],
     ['acquireMs', 0.5, oneOrMore, '0.5'],

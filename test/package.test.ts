@@ -57,6 +57,26 @@ test.each(entries)(
   },
 )
 
+test('npx session-tx prints the tables, without mysql2', async () => {
+  const { stdout } = await exec('npx', ['--no', 'session-tx', 'migrate'], {
+    cwd: join(folder, 'app'),
+    env: plainEnv(),
+  })
+  expect(stdout).toContain('CREATE TABLE IF NOT EXISTS sessiontx_commits')
+  const applying = exec(
+    'npx',
+    ['--no', 'session-tx', 'migrate', '--apply', '--url', 'mysql://root@127.0.0.1/x'],
+    {
+      cwd: join(folder, 'app'),
+      env: plainEnv(),
+    },
+  )
+  await expect(applying).rejects.toMatchObject({
+    code: 1,
+    stderr: 'session-tx: mysql2 is not installed here: npm install mysql2\n',
+  })
+})
+
 const print = (module: string) => `console.log(JSON.stringify(Object.keys(${module}).sort()))`
 
 async function namesOf(args: string[]): Promise<string[]> {

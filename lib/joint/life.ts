@@ -10,6 +10,7 @@ import type { EventPayloads, NotRerunnableReason, TransactionFacts } from '../ev
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
+import type { Outcome, Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt, tableTicketKey, ticketKey } from './attempt.js'
 import { recognise } from './conflicts.js'
 import type { JointParts, JointRequest } from './request.js'
@@ -146,8 +147,11 @@ class Life<T> implements RetryRequest<T> {
     if (outcome.kind === 'unknown') {
       this.#told = true
       this.#parts.events.emit('unknown', this.#lasted(order))
+      this.#tellSettled(order, outcome, false)
+      if (outcome.settling !== undefined) this.#settleLater(order, attempt, outcome.settling)
       return { kind: 'failed', error: outcome.error }
     }
+    this.#tellSettled(order, outcome, false)
     if (outcome.kind === 'rolledBack') {
       await this.#hooksAfterRollback(attempt)
       conflict = this.#lostRace(attempt, outcome)
@@ -220,6 +224,22 @@ class Life<T> implements RetryRequest<T> {
     if (hooks !== undefined) await this.interrupt.race(hooks).catch(() => {})
   }
 
+  /** The request has been answered: COMMIT_UNKNOWN. What it did becomes visible, or is taken back, when that is known. */
+  #settleLater(order: AttemptOrder, attempt: JointAttempt, settling: Promise<Settled>): void {
+    const { doubts, hooks } = this.#parts
+    const ended = doubts.begin()
+    const { transaction } = attempt
+    const follow = async (): Promise<void> => {
+      const settled = await settling
+      this.#tellSettled(order, settled, true)
+      if (settled.kind === 'committed') {
+        for (const error of settled.lateErrors) hooks.failed(transaction, this.#request, 'install', error)
+        void hooks.afterCommit(transaction, this.#request)
+      } else await hooks.afterRollback(transaction, this.#request)
+    }
+    void follow().finally(ended)
+  }
+
   #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
     const { session, lost = [], kind, table } = error.conflict ?? {}
     const queues = session !== undefined && kind !== 'snapshot' && kind !== 'session'
@@ -241,6 +261,12 @@ class Life<T> implements RetryRequest<T> {
     const conflict = error.conflict ?? { kind: 'requested', store: 'application' }
     const decision = refusal?.code ?? 'rerun'
     this.#parts.events.emit('conflict', { ...this.#facts(order.attempt), conflict, attemptMs, decision })
+  }
+
+  #tellSettled(order: AttemptOrder, { kind, doubtMs }: Outcome | Settled, late: boolean): void {
+    if (doubtMs === undefined) return
+    const outcome = kind
+    this.#parts.events.emit('settled', { ...this.#facts(order.attempt), outcome, doubtMs, late })
   }
 
   onRerun(attempt: number, waitMs: number, waitedFor: EventPayloads['rerun']['waitedFor']): void {

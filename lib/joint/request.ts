@@ -28,6 +28,8 @@ export interface JointParts {
   readonly tickets: TicketOffice | undefined
   readonly hooks: HookRunner
   readonly activity: Activity
+  /** Transactions in doubt whose request has been answered. */
+  readonly doubts: Activity
   readonly resolvers: ReadonlyMap<string, Resolver>
   readonly conflicts: ConflictOptions
   readonly sizeBytesMax: number

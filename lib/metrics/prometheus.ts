@@ -155,6 +155,22 @@ export function createPrometheus(recorder: Recorder): PrometheusMetrics {
     'After-commit and after-rollback hooks that failed.',
     s => s.hooksFailed,
   )
+  gauge(
+    'sessiontx_in_doubt',
+    'Transactions whose COMMIT was not answered and that are being settled.',
+    s => s.inDoubt,
+  )
+  counterBy(
+    'outcome',
+    'sessiontx_settled_total',
+    'COMMITs that were not answered, by what was found out about them.',
+    s => s.settled,
+  )
+  counter(
+    'sessiontx_commits_lost_total',
+    'Committed transactions that the database does not know of any more.',
+    s => s.commitsLost,
+  )
   counter(
     'sessiontx_wasted_seconds_total',
     'Time spent in attempts that lost a race.',

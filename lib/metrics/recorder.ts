@@ -9,7 +9,15 @@ import type { EventHub, EventPayloads, NotRerunnableReason } from '../events.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Buckets } from './counted-histogram.js'
 import { boundedName, CappedCounts, Recent } from './counts.js'
-import type { BudgetStats, CommitTimes, RecentConflict, RequestOutcome, Stats, TicketStats } from './stats.js'
+import type {
+  BudgetStats,
+  CommitTimes,
+  RecentConflict,
+  RequestOutcome,
+  SettledOutcome,
+  Stats,
+  TicketStats,
+} from './stats.js'
 
 /**
  * What is so at the moment, asked of those who know when somebody looks. Must not throw. Absent means
@@ -19,6 +27,7 @@ export interface Gauges {
   readonly sessions?: () => { readonly live: number }
   readonly tickets?: () => TicketStats
   readonly budget?: () => BudgetStats
+  readonly inDoubt?: () => number
 }
 
 const RECENT_MAX = 200
@@ -59,6 +68,8 @@ export class Recorder {
   #stray = 0
   readonly #strayByRoute = new CappedCounts()
   #hooksFailed = 0
+  readonly #settled: Record<SettledOutcome, number> = { committed: 0, rolledBack: 0, unknown: 0 }
+  #commitsLost = 0
   readonly #sessions = { evicted: 0, expired: 0, missed: 0, destroyed: 0 }
 
   readonly #commitMicros = createHistogram({ lowest: 1, highest: COMMIT_MICROS_MAX, figures: 3 })
@@ -92,6 +103,12 @@ export class Recorder {
       }),
       hub.on('hookFailed', () => {
         this.#hooksFailed++
+      }),
+      hub.on('settled', facts => {
+        this.#settled[facts.outcome]++
+      }),
+      hub.on('commitsLost', facts => {
+        this.#commitsLost += facts.transactions
       }),
       hub.on('session:evicted', () => {
         this.#sessions.evicted++
@@ -127,6 +144,9 @@ export class Recorder {
       notRerunnable: this.#notRerunnable.toObject(),
       stray: { total: this.#stray, byRoute: this.#strayByRoute.toObject() },
       hooksFailed: this.#hooksFailed,
+      inDoubt: this.#gauges.inDoubt?.() ?? null,
+      settled: { ...this.#settled },
+      commitsLost: this.#commitsLost,
       wastedMs: this.#wastedMs,
       commitMs: this.#commitTimes(),
       budget: this.#gauges.budget?.() ?? null,

@@ -9,6 +9,9 @@ import type { Counts } from './counts.js'
 /** How a request's transaction ended; each request ends in exactly one. */
 export type RequestOutcome = 'committed' | 'rolledBack' | 'refused' | 'unknown'
 
+/** What became of a COMMIT that was not answered; `unknown`: nobody will ever know. */
+export type SettledOutcome = 'committed' | 'rolledBack' | 'unknown'
+
 /**
  * Requests by the number of their attempts; sums to the requests that ended. Above 1000 attempts counts as
  * 1000.
@@ -82,6 +85,12 @@ export interface Stats {
   /** Uses of the configured pool inside a request, outside its transaction. */
   readonly stray: { readonly total: number; readonly byRoute: Counts }
   readonly hooksFailed: number
+  /** Transactions whose COMMIT was not answered and that are being settled, now; null: no commit record is kept. */
+  readonly inDoubt: number | null
+  /** What became of those, found out in time or later. */
+  readonly settled: Readonly<Record<SettledOutcome, number>>
+  /** Transactions whose COMMIT was answered and that the database does not know of any more, as far as we noticed. */
+  readonly commitsLost: number
   /** Work of attempts that lost a race. */
   readonly wastedMs: number
   readonly commitMs: CommitTimes

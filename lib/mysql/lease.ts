@@ -9,8 +9,9 @@
  * for one, after a second of idleness, at close(), and at once if the application chose not to wait for
  * connections.
  */
-import { SessionTxError } from '../errors.js'
+import { isSessionTxError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
+import type { CommitRecord, Slot } from './commit-record.js'
 import {
   detectServer,
   readIdentity,
@@ -32,6 +33,8 @@ export interface LeaseBrokerOptions {
   readonly isolation: Isolation
   readonly lockWaitMs: number
   readonly clock: Clock
+  /** Undefined: no commit record is kept. */
+  readonly record?: CommitRecord | undefined
 }
 
 /** A connection in one request's hands. Ends once: whatever is called second does nothing. */
@@ -71,6 +74,21 @@ export class Lease {
   /** Its socket has ended; only destroy() is left to do. */
   get lost(): boolean {
     return this.#leased?.state === 'lost'
+  }
+
+  /** The slot for this transaction's commit record; nobody else gets it until it is put back. */
+  takeSlot(): Slot | undefined {
+    const slot = this.#leased?.slot
+    if (this.#leased !== undefined) this.#leased.slot = undefined
+    return slot
+  }
+  putBack(slot: Slot): void {
+    if (this.#leased !== undefined) this.#leased.slot = slot
+  }
+
+  /** When it was known to be alive, on the broker's clock. */
+  get since(): number {
+    return this.#leased?.since ?? 0
   }
 
   /** Empty once the lease has ended. */
@@ -114,6 +132,10 @@ export class LeaseBroker {
       const idle = this.#idle.takeOldest()
       if (idle !== undefined) void this.#giveBack(idle)
     })
+  }
+
+  get record(): CommitRecord | undefined {
+    return this.#options.record
   }
 
   /** What is known of the server; undefined before the first lease. */
@@ -179,13 +201,24 @@ export class LeaseBroker {
   /** Where a connection goes that nobody holds: a fresh one, or one that was released. */
   #place(leased: LeasedConnection): void {
     const forTheApplication = this.#queue.foreignWaits(this.#counts.restoring)
-    if (this.#closed || !this.#pool.config.waitForConnections || forTheApplication) {
+    if (
+      this.#closed ||
+      !this.#pool.config.waitForConnections ||
+      forTheApplication ||
+      !this.#records(leased)
+    ) {
       // A fresh one goes to the request it was fetched for, all the same.
       if (leased.state === 'used' || this.#waiters.size === 0) return void this.#giveBack(leased)
     }
     if (this.#waiters.serveFirst(() => this.#lend(leased))) return
     leased.enter('idle')
     this.#idle.push(leased)
+  }
+
+  /** False: its slot is being settled, or has rested for so long that its row has to be looked after: set up anew. */
+  #records({ slot }: LeasedConnection): boolean {
+    const { record } = this.#options
+    return record === undefined || (slot !== undefined && record.isFresh(slot))
   }
 
   /**
@@ -207,6 +240,7 @@ export class LeaseBroker {
     this.#counts[to] += 1
     if (to !== 'gone') return
     if (from === 'idle') this.#idle.remove(leased)
+    if (leased.slot !== undefined) this.#options.record?.free(leased.slot)
     // Whoever calls gives it to the pool, or destroys it, before a microtask can run; then its place there is
     // free.
     queueMicrotask(() => this.#ask())
@@ -253,7 +287,9 @@ export class LeaseBroker {
     try {
       const profile = await this.#profile(connection)
       await leased.setUp(profile)
+      leased.since = this.#options.clock.now()
       if (this.engines.outdated) await this.engines.load(connection)
+      if (this.#options.record !== undefined) leased.slot = await this.#options.record.slotFor(connection)
       leased.assertAlive()
       this.#server = profile.facts
     } catch (error) {
@@ -295,7 +331,7 @@ export class LeaseBroker {
 }
 
 function refusal(cause: unknown): unknown {
-  if (isAccessDenied(cause)) return cause
+  if (isAccessDenied(cause) || (isSessionTxError(cause) && cause.code === 'MISCONFIGURED')) return cause
   const { message, code } = cause as { message?: string; code?: string }
   // An AggregateError has no message.
   return unavailable(`no connection to the database: ${message || code}`, cause)

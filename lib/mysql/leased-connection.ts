@@ -10,6 +10,7 @@
  *   restoring   getting the application's settings back gone
  *   gone        the pool's again, or destroyed          –
  */
+import type { Slot } from './commit-record.js'
 import { giveOver, takeOver, type ServerProfile, type TakenOver } from './connection-settings.js'
 import type { CoreConnection } from './driver.js'
 import { PreparedStatements } from './prepared-statements.js'
@@ -33,6 +34,10 @@ export class LeasedConnection {
   readonly prepared: PreparedStatements
   /** When it last became idle, on the clock of its broker. */
   idleSince = 0
+  /** When its set-up was answered, on the same clock. */
+  since = 0
+  /** Where its transactions are recorded; undefined: nowhere, or in use. */
+  slot: Slot | undefined
   readonly #onMove: (leased: LeasedConnection, from: LeaseState, to: LeaseState) => void
   #state: LeaseState = 'preparing'
   #taken: TakenOver | undefined

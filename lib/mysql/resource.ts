@@ -6,13 +6,14 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { conflictError, SessionTxError } from '../errors.js'
+import { SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
-import type { OnePhaseResource } from '../transaction/resource.js'
+import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
+import { Decision } from './decision.js'
 import type { FieldPacket, ResultCallback, StatementOptions } from './driver.js'
-import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
+import { findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { Statement } from './running-statement.js'
 import { type StatementFacts, statementFacts } from './statement.js'
@@ -68,6 +69,9 @@ export class MysqlResource implements OnePhaseResource {
   /** The connection must not be used again. */
   #spoilt = false
   #sent = 0
+  /** Something was sent that may have changed a row. */
+  #writes = false
+  #decision: Decision | undefined
   #savepoints = 0
   readonly #running = new Set<Statement<unknown>>()
   readonly #failed: Statement<unknown>[] = []
@@ -105,6 +109,7 @@ export class MysqlResource implements OnePhaseResource {
     if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
     const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
     if (facts.dirties) this.#spoilt = true
+    if (!facts.readsOnly) this.#writes = true
     observer.sending(facts)
     return this.#send(lease, method, sql, values, facts)
   }
@@ -219,34 +224,36 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     this.#over = true
     if (lease === undefined) return
-    try {
-      if (this.#sent > 0) await answered(lease, 'COMMIT')
-    } catch (error) {
-      throw this.#commitFailed(lease, error)
-    }
+    if (this.#sent > 0) await this.#decide(lease)
     this.#letGo()
   }
 
-  #commitFailed(lease: Lease, error: unknown): unknown {
-    if (isFatal(error)) this.#spoilt = true
-    const verdict = atCommit(error, lease.server.flavour)
-    if (verdict !== 'unknown') {
-      const recognised = this.#setup.recognise(error, lease.server.flavour, true)
-      if (recognised !== undefined) return recognised.conflict
-      const details = { kind: 'connection', store: this.name } as const
-      return verdict === 'neverSent'
-        ? conflictError('the connection was lost before COMMIT', details, error)
-        : error
-    }
-    this.abandon()
-    const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
-    const transactionId = this.#setup.transaction.id
-    return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, {
-      cause: error,
-      transactionId,
+  async #decide(lease: Lease): Promise<void> {
+    const { transaction, broker, readOnly, recognise } = this.#setup
+    const decision = new Decision({
+      lease,
+      transactionId: transaction.id,
+      record: broker.record,
+      writes: this.#writes && !readOnly,
+      sendCommit: () => answered(lease, 'COMMIT'),
+      recognise: error => recognise(error, lease.server.flavour, true)?.conflict,
     })
+    this.#decision = decision
+    try {
+      await decision.carryOut()
+    } catch (error) {
+      if (isFatal(error) || isFatal((error as Error).cause)) this.#spoilt = true
+      if (decision.inDoubt) this.abandon()
+      throw error
+    }
   }
 
+  /** What became of a COMMIT that was not answered. */
+  findOut(): Found | Promise<Found> | undefined {
+    return this.#decision?.findOut()
+  }
+
+  /** Nothing is sent on a destroyed connection, so a commit that is still at its record cannot go on. */
   abandon(): void {
     this.#over = true
     this.#spoilt = true
@@ -320,8 +327,10 @@ export class MysqlResource implements OnePhaseResource {
     this.#leasing = undefined
     this.#ready = undefined
     this.#sent = 0
+    this.#writes = false
     this.#setup.observer.ended()
     if (lease === undefined) return
+    this.#decision?.end(this.#spoilt)
     if (this.#spoilt) lease.destroy()
     else lease.release()
   }

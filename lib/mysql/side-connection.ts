@@ -1,6 +1,6 @@
 /**
  * A short-lived connection outside the pool's limit, for what cannot wait for a connection of the pool:
- * ending a statement that holds one. Made from the classes and options behind an existing pool connection, so
+ * ending a statement that holds one, settling a COMMIT that was not answered. Made from the classes and options behind an existing pool connection, so
  * nothing of mysql2 is imported. Knows nothing of leases.
  */
 import { SessionTxError } from '../errors.js'
@@ -12,6 +12,19 @@ const CONNECT_MS_MAX = 2_000
 const ER_NO_SUCH_THREAD = 1094
 
 type ConnectionClass = new (options: { config: object }) => CoreConnection
+
+/**
+ * How to connect to where `sample`, a connection of the pool, goes. The caller destroys what it makes.
+ * @throws STORE_UNAVAILABLE where this mysql2 is built otherwise
+ */
+export function sideConnector(pool: CorePool, sample: CoreConnection): () => CoreConnection {
+  const Plain = plainClassOf(sample)
+  return () => {
+    const connection = new Plain({ config: configOf(pool) })
+    connection.on('error', () => {}) // the statements' callbacks get it, too
+    return connection
+  }
+}
 
 /**
  * Ends the statement that `victim` runs.
@@ -28,17 +41,27 @@ export async function killQuery(
   server: string,
 ): Promise<boolean> {
   if (victim.threadId === null) return false
-  const connection = new (plainClassOf(victim))({ config: configOf(pool) })
-  connection.on('error', () => {}) // the statements' callbacks get it, too
+  const connection = sideConnector(pool, victim)()
   try {
     if ((await whereAmI(connection)) !== server) return false
-    await okOf(connection, `KILL QUERY ${victim.threadId}`)
+    return await kill(connection, 'QUERY', victim.threadId)
+  } finally {
+    connection.destroy()
+  }
+}
+
+/** @returns false if there is no such thread */
+export async function kill(
+  from: CoreConnection,
+  what: 'QUERY' | 'CONNECTION',
+  threadId: number,
+): Promise<boolean> {
+  try {
+    await okOf(from, `KILL ${what} ${threadId}`)
     return true
   } catch (error) {
     if (findDatabaseError(error)?.errno === ER_NO_SUCH_THREAD) return false
     throw error
-  } finally {
-    connection.destroy()
   }
 }
 

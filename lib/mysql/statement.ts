@@ -13,6 +13,8 @@ export interface StatementFacts {
    * read view is open.
    */
   readonly plainSelect: boolean
+  /** Certain to change no row: a plain SELECT that calls nothing but functions of the server's own. */
+  readonly readsOnly: boolean
   /** NOWAIT, WAIT n or SKIP LOCKED: the application expects not to get the lock. */
   readonly nowait: boolean
   /** It may leave a lock, a setting, a user variable, a temporary table or a prepared statement behind. */
@@ -35,8 +37,10 @@ export function statementFacts(sql: string): StatementFacts {
 
 function examine(sql: string): StatementFacts {
   const words = skeleton(sql)
+  const plainSelect = STARTS_WITH_SELECT.test(words) && !NOT_PLAIN.test(words)
   return Object.freeze({
-    plainSelect: STARTS_WITH_SELECT.test(words) && !NOT_PLAIN.test(words),
+    plainSelect,
+    readsOnly: plainSelect && !callsUnknown(words),
     nowait: /\b(nowait|skip\s+locked|wait\s+[\d?])/.test(words),
     dirties: DIRTIES.test(words),
   })
@@ -63,6 +67,23 @@ const NOT_PLAIN = new RegExp(
     '(?:\\bfrom|\\bjoin|,|\\blateral)[\\s(]*\\(\\s*(?:select|with|values)\\b',
   ].join('|'),
 )
+
+/** Words that come before a parenthesis without being somebody's stored function, which may write. The rest: who knows. */
+const HARMLESS = new Set(
+  (
+    'select from where and or not in on as by having case when then else between like using join over values exists all any ' +
+    'count sum min max avg coalesce ifnull nullif if concat concat_ws lower upper length char_length trim substring left right ' +
+    'replace round floor ceil abs mod greatest least date year month day now utc_timestamp current_timestamp date_format ' +
+    'timestampdiff date_add date_sub unix_timestamp from_unixtime cast convert json_extract json_value group_concat ' +
+    'connection_id database last_insert_id distinct row_number rank'
+  ).split(' '),
+)
+
+function callsUnknown(words: string): boolean {
+  for (const [, dot, word = ''] of words.matchAll(/(\.\s*)?([\w$]+)\s*\(/g))
+    if (dot !== undefined || !HARMLESS.has(word)) return true
+  return false
+}
 
 const DIRTIES = new RegExp(
   [

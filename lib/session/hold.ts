@@ -1,8 +1,10 @@
 /**
  * Who holds which part of a session while its owner is in COMMIT. Two holds of one part are compatible when they have
  * the same mode and that mode is not `write`. Waiting is first come, first served, and cannot deadlock as long as
- * everybody asks for parts in the order of `sortParts`. Knows nothing of versions or values.
+ * everybody asks for parts in the order of `sortParts`. Nobody waits for a holder that is in doubt, whose COMMIT was
+ * not answered: that may last as long as the database is away. Knows nothing of versions or values.
  */
+import { SessionTxError } from '../errors.js'
 import { NAMES, type SessionPart, WHOLE } from './store.js'
 
 /**
@@ -14,7 +16,15 @@ export type HoldMode = 'write' | 'read' | 'change'
 interface Hold {
   mode: HoldMode
   holders: number
-  readonly waiting: { readonly mode: HoldMode; readonly turn: () => void }[]
+  /** How many of the holders are in doubt. */
+  doubts: number
+  readonly waiting: Waiter[]
+}
+
+interface Waiter {
+  readonly mode: HoldMode
+  readonly turn: () => void
+  readonly refuse: (error: SessionTxError) => void
 }
 
 export class HoldTable {
@@ -33,23 +43,27 @@ export class HoldTable {
     return parts
   }
 
-  /** Held now (undefined returned), or later; `cancel` gives up a place that is still waiting. */
+  /**
+   * Held now (undefined returned), or later; `cancel` gives up a place that is still waiting.
+   * @throws STORE_UNAVAILABLE at once, or by `held`, if that would be to wait for a holder in doubt
+   */
   acquire(
     part: SessionPart,
     mode: HoldMode,
   ): { readonly held: Promise<void>; cancel(): boolean } | undefined {
     const hold = this.#holds.get(part)
     if (hold === undefined) {
-      this.#holds.set(part, { mode, holders: 1, waiting: [] })
+      this.#holds.set(part, { mode, holders: 1, doubts: 0, waiting: [] })
       return undefined
     }
     if (hold.waiting.length === 0 && compatible(hold.mode, mode)) {
       hold.holders += 1
       return undefined
     }
-    let entry: Hold['waiting'][number] | undefined
-    const held = new Promise<void>(resolve => {
-      entry = { mode, turn: resolve }
+    if (hold.doubts > 0 && !compatible(hold.mode, mode)) throw inDoubt(part)
+    let entry: Waiter | undefined
+    const held = new Promise<void>((resolve, reject) => {
+      entry = { mode, turn: resolve, refuse: reject }
       hold.waiting.push(entry)
     })
     const cancel = (): boolean => {
@@ -62,10 +76,24 @@ export class HoldTable {
     return { held, cancel }
   }
 
-  release(part: SessionPart): void {
+  /** One holder of the part is in doubt until it releases: those who wait for it are refused, and so is who comes. */
+  doubt(part: SessionPart): void {
+    const hold = this.#holds.get(part)
+    if (hold === undefined) return
+    hold.doubts += 1
+    for (const waiter of hold.waiting.filter(({ mode }) => !compatible(hold.mode, mode))) {
+      hold.waiting.splice(hold.waiting.indexOf(waiter), 1)
+      waiter.refuse(inDoubt(part))
+    }
+    this.#admit(part, hold)
+  }
+
+  /** @param wasInDoubt this holder called {@link doubt} */
+  release(part: SessionPart, wasInDoubt = false): void {
     const hold = this.#holds.get(part)
     if (hold === undefined) return
     hold.holders -= 1
+    if (wasInDoubt) hold.doubts -= 1
     this.#admit(part, hold)
   }
 
@@ -83,6 +111,17 @@ export class HoldTable {
 
 function compatible(present: HoldMode, wanted: HoldMode): boolean {
   return present === wanted && present !== 'write'
+}
+
+function inDoubt(part: SessionPart): SessionTxError {
+  const what =
+    part === WHOLE
+      ? 'the session'
+      : part === NAMES
+        ? "the set of the session's variables"
+        : `session variable '${part}'`
+  const message = `${what} is held by a transaction whose COMMIT was not answered, until it is known what became of it`
+  return new SessionTxError('STORE_UNAVAILABLE', message)
 }
 
 /** The one order in which everybody takes holds: the whole, the names, then variables by name. */

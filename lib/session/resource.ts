@@ -193,6 +193,10 @@ export class SessionResource implements TwoPhaseResource {
     this.#letGo()
   }
 
+  doubt(): void {
+    for (const claim of this.#claims) claim.doubt()
+  }
+
   rollback(): void {
     this.#plan = undefined
     for (const claim of this.#claims) claim.rollback()

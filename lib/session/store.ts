@@ -32,6 +32,8 @@
  *              differs, merge by `write.resolve` if it `resolves`, else throw what `write.conflict` makes.
  *   commit     Makes the writes visible, all at once. Must not fail for `local`.
  *   release    Lets the held keys go.
+ *   doubt      After prepare: the database did not answer COMMIT. What is held stays held until commit and release, or
+ *              rollback, but nobody waits for it any more: whoever wants it, also by pause, gets STORE_UNAVAILABLE.
  *   rollback   From any point: forget the writes, stop waiting, let go.
  */
 import type { SessionTxError } from '../errors.js'
@@ -113,6 +115,7 @@ export interface Claim {
   prepare(): MaybePromise<void>
   commit(): MaybePromise<void>
   release(): void
+  doubt(): void
   rollback(): void
 }
 

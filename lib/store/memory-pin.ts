@@ -94,6 +94,7 @@ class MemoryClaim implements Claim {
   readonly #held: SessionPart[] = []
   #cancelWaiting: (() => void) | undefined
   #over = false
+  #inDoubt = false
   /** What is installed: the writes, or what resolvers made of them. */
   #merged: Map<string, Settled | undefined> | undefined
 
@@ -221,7 +222,12 @@ class MemoryClaim implements Claim {
 
   release(): void {
     const { holds } = this.#setup.record
-    for (const part of this.#held.splice(0)) holds.release(part)
+    for (const part of this.#held.splice(0)) holds.release(part, this.#inDoubt)
+  }
+
+  doubt(): void {
+    this.#inDoubt = true
+    for (const part of this.#held) this.#setup.record.holds.doubt(part)
   }
 
   rollback(): void {

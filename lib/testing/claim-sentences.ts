@@ -249,4 +249,41 @@ export function concurrency(sentence: Sentence): void {
     reader.open.release()
     assert.equal(await bench.read('b'), 1)
   })
+
+  sentence('in doubt refuse at once whoever would have to wait for them, and nobody else', async bench => {
+    await bench.write({ set: { a: 1, b: 1 } })
+    const [one, two, three, reader] = [
+      await bench.writer(),
+      await bench.writer(),
+      await bench.writer(),
+      await bench.writer(),
+    ]
+    await one.wants({ set: { a: 2 } }).claim.prepare()
+    const waiting = watched(two.wants({ set: { a: 3 } }).commit())
+    await turn()
+    one.claim.doubt()
+    await assert.rejects(waiting.promise, { code: 'STORE_UNAVAILABLE' })
+    await assert.rejects(three.wants({ set: { a: 4 } }).commit(), { code: 'STORE_UNAVAILABLE' })
+    await assert.rejects(async () => reader.open.pause(), { code: 'STORE_UNAVAILABLE' })
+    assert.equal(reader.open.snapshot().get('a')?.value, 1)
+    assert.equal(reader.open.disturbance(reader.base).has('a'), true)
+    assert.equal(reader.open.disturbance(reader.base).has('b'), false)
+    reader.open.release()
+    await (await bench.writer()).wants({ set: { b: 2 } }).commit()
+    assert.deepEqual([await bench.read('a'), await bench.read('b')], [1, 2])
+    await one.finish()
+    assert.equal(await bench.read('a'), 2)
+    await bench.write({ set: { a: 5 } })
+  })
+
+  sentence('in doubt that are rolled back leave nothing and hold nothing', async bench => {
+    await bench.write({ set: { a: 1 } })
+    const one = await bench.writer()
+    await one.wants({ set: { a: 2 } }).claim.prepare()
+    one.claim.doubt()
+    one.abort()
+    assert.equal(await bench.read('a'), 1)
+    await bench.write({ set: { a: 3 } })
+    assert.equal(await bench.read('a'), 3)
+  })
 }

@@ -60,6 +60,7 @@ export function resourceContract(name: string, factory: ResourceFactory): void {
       if (resource.phases === 2) assert.equal(typeof resource.prepare, 'function')
     })
     describe('committing', () => committing(sentence))
+    describe('in doubt', () => inDoubt(sentence))
     describe('rolling back', () => rollingBack(sentence))
     describe('losing', () => losing(sentence))
     describe('savepoints', () => savepoints(sentence))
@@ -91,6 +92,33 @@ function committing(sentence: Sentence): void {
 
   sentence('works where no work was done', async ({ resource, visible }) => {
     await commit(resource)
+    assert.deepEqual(await visible(), [])
+  })
+}
+
+function inDoubt(sentence: Sentence): void {
+  sentence(
+    'shows nothing while it lasts; committing then shows everything',
+    async ({ resource, work, visible }) => {
+      if (resource.phases !== 2 || resource.doubt === undefined) return
+      await work('a')
+      await resource.settle?.()
+      await resource.prepare()
+      resource.doubt()
+      assert.deepEqual(await visible(), [])
+      await resource.commit()
+      resource.release?.()
+      assert.deepEqual(await visible(), ['a'])
+    },
+  )
+
+  sentence('can be rolled back, and leaves nothing', async ({ resource, work, visible }) => {
+    if (resource.phases !== 2 || resource.doubt === undefined) return
+    await work('a')
+    await resource.settle?.()
+    await resource.prepare()
+    resource.doubt()
+    await bounded(resource)
     assert.deepEqual(await visible(), [])
   })
 }

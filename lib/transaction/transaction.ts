@@ -8,13 +8,19 @@
  *   ending        committed rolledBack unknown       commit(), rollback()
  *   committed     –                                  commit()
  *   rolledBack    –                                  commit(), rollback()
- *   unknown       –                                  commit()
+ *   unknown       committed rolledBack               commit(), and later, when it was found out after all
  */
 import { attachError, SessionTxError } from '../errors.js'
 import type { Clock } from './clock.js'
 import type { Interrupt } from './interrupt.js'
 import { isPending, type MaybePromise, type Resource } from './resource.js'
-import { type CommitLimits, type Outcome, rollbackAll, twoPhaseCommit } from './two-phase-commit.js'
+import {
+  type CommitLimits,
+  type Outcome,
+  rollbackAll,
+  type Settled,
+  twoPhaseCommit,
+} from './two-phase-commit.js'
 
 export type TransactionState = 'active' | 'ending' | 'committed' | 'rolledBack' | 'unknown'
 export type Hook = () => unknown
@@ -24,7 +30,7 @@ const NEXT: Readonly<Record<TransactionState, readonly TransactionState[]>> = Ob
   ending: ['committed', 'rolledBack', 'unknown'],
   committed: [],
   rolledBack: [],
-  unknown: [],
+  unknown: ['committed', 'rolledBack'],
 })
 
 interface TransactionSetup {
@@ -200,7 +206,13 @@ export class Transaction {
     const outcome = await twoPhaseCommit(this.#resources, this.#limits)
     if (outcome.kind !== 'committed') this.fail(outcome.error)
     this.#enter(outcome.kind)
-    return outcome
+    if (outcome.kind !== 'unknown' || outcome.settling === undefined) return outcome
+    return { ...outcome, settling: outcome.settling.then(settled => this.#foundOut(settled)) }
+  }
+
+  #foundOut(settled: Settled): Settled {
+    if (settled.kind !== 'unknown') this.#enter(settled.kind)
+    return settled
   }
 
   /** Carries out the verdict "roll back". Never throws; what goes wrong is attached to `reason`. */

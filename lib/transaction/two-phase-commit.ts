@@ -3,9 +3,10 @@
  * decided (the contract is resource.ts). Source: J. Gray, "Notes on Data Base Operating Systems", 1978; the one-phase
  * resource committing last is the "last resource" optimisation. Knows nothing of retries, sessions, databases or HTTP.
  */
-import { attachError, isSessionTxError, SessionTxError } from '../errors.js'
+import { attachError, conflictError, isSessionTxError, SessionTxError } from '../errors.js'
 import type { Interrupt } from './interrupt.js'
 import {
+  type Found,
   isPending,
   type MaybePromise,
   type OnePhaseResource,
@@ -13,11 +14,25 @@ import {
   type TwoPhaseResource,
 } from './resource.js'
 
-/** Three outcomes that a caller must treat differently. `error` says why it is not `committed`. */
+/** How a decision that was in doubt ended, and how long that took to find out. */
+export type Settled =
+  | { readonly kind: 'committed'; readonly lateErrors: readonly unknown[]; readonly doubtMs: number }
+  | { readonly kind: 'rolledBack' | 'unknown'; readonly error: SessionTxError; readonly doubtMs: number }
+
+/**
+ * Three outcomes that a caller must treat differently. `error` says why it is not `committed`; `doubtMs` is there if
+ * the decision was in doubt. Of an `unknown` one, `settling` resolves when it is known after all; without it, or if
+ * it says `unknown` as well, nobody will ever know.
+ */
 export type Outcome =
-  | { readonly kind: 'committed'; readonly lateErrors: readonly unknown[] }
-  | { readonly kind: 'rolledBack'; readonly error: unknown }
-  | { readonly kind: 'unknown'; readonly error: SessionTxError }
+  | { readonly kind: 'committed'; readonly lateErrors: readonly unknown[]; readonly doubtMs?: number }
+  | { readonly kind: 'rolledBack'; readonly error: unknown; readonly doubtMs?: number }
+  | {
+      readonly kind: 'unknown'
+      readonly error: SessionTxError
+      readonly doubtMs?: number
+      readonly settling?: Promise<Settled>
+    }
 
 /** Bounds on the phases in which giving up early would be wrong, in milliseconds. */
 export const PATIENCE = Object.freeze({ commitMsMin: 2_000, rollbackMsMax: 3_000 })
@@ -38,6 +53,7 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
     if (resource.phases === 1) decider = resource
     else promisers.push(resource)
   }
+  let decisionSent = false
   try {
     // Awaited only where there is something to wait for: an `await` of nothing makes two promises all the same.
     for (const resource of resources) {
@@ -49,12 +65,43 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
       if (preparing !== undefined) await preparing
     }
     if (limits.interrupt.reason !== undefined) throw limits.interrupt.reason
-    if (decider !== undefined) await untilAnswered(decider.commit(), limits, () => decider.abandon?.())
+    decisionSent = true
+    if (decider !== undefined) await untilAnswered(decider.commit(), limits, () => decider?.abandon?.())
   } catch (error) {
-    const unknown = isSessionTxError(error) && error.code === 'COMMIT_UNKNOWN'
-    await rollbackAll(unknown ? promisers : resources, error, limits)
-    return unknown ? { kind: 'unknown', error } : { kind: 'rolledBack', error }
+    if (decider === undefined || !decisionSent || !isUnknown(error)) {
+      await rollbackAll(resources, error, limits)
+      return { kind: 'rolledBack', error }
+    }
+
+    // In doubt. Whatever is found out, the promises are kept or taken back by it, now or later.
+    const askedAt = limits.now()
+    const conclude = async (found: Found | 'unknown'): Promise<Settled> => {
+      const doubtMs = limits.now() - askedAt
+      if (found === 'committed') return { kind: found, lateErrors: await install(promisers, limits), doubtMs }
+      await rollbackAll(promisers, error, limits)
+      return { kind: found, error: found === 'unknown' ? error : notCommitted(decider, error), doubtMs }
+    }
+    const finding = findOut(decider, error)
+    if (finding === undefined) {
+      await rollbackAll(promisers, error, limits)
+      return { kind: 'unknown', error }
+    }
+    const found = await inPatience(finding, limits)
+    if (found !== undefined) return conclude(found)
+    for (const resource of promisers) {
+      try {
+        resource.doubt?.()
+      } catch (broken) {
+        attachError(error, broken)
+      }
+    }
+    return { kind: 'unknown', error, settling: finding.then(conclude) }
   }
+  return { kind: 'committed', lateErrors: await install(promisers, limits) }
+}
+
+/** The decision stands, so nothing here fails the commit. */
+async function install(promisers: readonly TwoPhaseResource[], limits: CommitLimits): Promise<unknown[]> {
   const lateErrors: unknown[] = []
   for (const resource of promisers) {
     try {
@@ -68,10 +115,39 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
     try {
       resource.release?.()
     } catch (error) {
-      lateErrors.push(error) // it broke its promise; the decision stands, and the others let go all the same
+      lateErrors.push(error) // it broke its promise; the others let go all the same
     }
   }
-  return { kind: 'committed', lateErrors }
+  return lateErrors
+}
+
+function isUnknown(error: unknown): error is SessionTxError {
+  return isSessionTxError(error) && error.code === 'COMMIT_UNKNOWN'
+}
+
+/** Never rejects: who cannot tell, after all, does not know. Undefined: there is no way to find out. */
+function findOut(decider: OnePhaseResource, doubt: SessionTxError): Promise<Found | 'unknown'> | undefined {
+  const unknown = (error: unknown): 'unknown' => {
+    attachError(doubt, error)
+    return 'unknown'
+  }
+  try {
+    const finding = decider.findOut?.()
+    return finding === undefined ? undefined : Promise.resolve(finding).catch(unknown)
+  } catch (error) {
+    return Promise.resolve(unknown(error))
+  }
+}
+
+/** Undefined if the request cannot wait that long. */
+function inPatience<F>(finding: Promise<F>, limits: CommitLimits): Promise<F | undefined> {
+  const late = new Error('not found out in time')
+  return limits.within(finding, patienceMs(limits), () => late).catch(() => undefined)
+}
+
+function notCommitted({ name }: OnePhaseResource, doubt: SessionTxError): SessionTxError {
+  const message = `COMMIT of '${name}' was not answered; it has not committed and never will`
+  return conflictError(message, { kind: 'connection', store: name }, doubt)
 }
 
 /**
@@ -114,8 +190,7 @@ function untilAnswered(
   abandon?: () => void,
 ): Promise<void> | undefined {
   if (!isPending(work)) return undefined
-  const leftMs = limits.interrupt.deadlineAt - limits.now()
-  const limitMs = Math.max(leftMs, PATIENCE.commitMsMin)
+  const limitMs = patienceMs(limits)
   return limits.within(work, limitMs, () => {
     const transactionId = limits.transactionId()
     const message = `COMMIT was not answered within ${Math.round(limitMs)} ms (transaction ${transactionId})`
@@ -127,4 +202,8 @@ function untilAnswered(
     }
     return unknown
   })
+}
+
+function patienceMs({ interrupt, now }: CommitLimits): number {
+  return Math.max(interrupt.deadlineAt - now(), PATIENCE.commitMsMin)
 }

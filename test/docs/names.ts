@@ -10,6 +10,8 @@ const events: Record<EventName, true> = {
   rollback: true,
   refused: true,
   unknown: true,
+  settled: true,
+  commitsLost: true,
   notRerunnable: true,
   stray: true,
   hookFailed: true,

@@ -630,6 +630,8 @@ test('no session value and no raw id in statistics, Prometheus text, errors or e
       'rollback',
       'refused',
       'unknown',
+      'settled',
+      'commitsLost',
       'notRerunnable',
       'stray',
     ] as const),

@@ -33,6 +33,8 @@ const complete = {
   rollback: { ...facts, durationMs: 1, reason: 'error' },
   refused: { ...facts, durationMs: 1, code: 'RETRIES_EXHAUSTED' },
   unknown: { ...facts, durationMs: 1 },
+  settled: { ...facts, outcome: 'committed', doubtMs: 5, late: false },
+  commitsLost: { transactions: 1 },
   notRerunnable: { route: facts.route, reason: 'body' },
   stray: { route: facts.route, method: 'query' },
   hookFailed: { id: facts.id, route: facts.route, hook: 'afterCommit', error: new Error('hook') },

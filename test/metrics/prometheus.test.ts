@@ -4,7 +4,7 @@ import { createPrometheus } from '../../lib/metrics/prometheus.js'
 import { recording } from './events.js'
 import { type Family, readExposition } from './exposition.js'
 
-const gauges = { sessions: () => ({ live: 12 }), tickets: () => ({ waiting: 3, keys: 2 }) }
+const gauges = { sessions: () => ({ live: 12 }), tickets: () => ({ waiting: 3, keys: 2 }), inDoubt: () => 1 }
 
 test('the text is well-formed before anything happened, and after', async () => {
   const { recorder, happens } = recording(gauges)
@@ -31,6 +31,9 @@ test('every metric is named sessiontx_*, has a sentence, and is in base units', 
     'sessiontx_not_rerunnable_total counter',
     'sessiontx_stray_queries_total counter',
     'sessiontx_hooks_failed_total counter',
+    'sessiontx_in_doubt gauge',
+    'sessiontx_settled_total counter',
+    'sessiontx_commits_lost_total counter',
     'sessiontx_wasted_seconds_total counter',
     'sessiontx_commit_duration_seconds histogram',
     'sessiontx_sessions_live gauge',
@@ -75,6 +78,13 @@ test('the numbers are those of stats(), times in seconds', async () => {
   expect(only(families, 'sessiontx_reruns_total')).toBe(1)
   expect(only(families, 'sessiontx_stray_queries_total')).toBe(1)
   expect(only(families, 'sessiontx_hooks_failed_total')).toBe(1)
+  expect(only(families, 'sessiontx_in_doubt')).toBe(1)
+  expect(by(families, 'sessiontx_settled_total', 'outcome')).toEqual({
+    committed: 1,
+    rolledBack: 0,
+    unknown: 0,
+  })
+  expect(only(families, 'sessiontx_commits_lost_total')).toBe(2)
   expect(only(families, 'sessiontx_wasted_seconds_total')).toBeCloseTo(0.25, 9)
   expect(only(families, 'sessiontx_sessions_live')).toBe(12)
   expect(only(families, 'sessiontx_sessions_evicted_total')).toBe(1)
@@ -130,6 +140,7 @@ test('what nobody knows has no sample', async () => {
   const families = readExposition(await createPrometheus(recording().recorder).text())
   expect(families.get('sessiontx_sessions_live')?.samples).toEqual([])
   expect(families.get('sessiontx_tickets_waiting')?.samples).toEqual([])
+  expect(families.get('sessiontx_in_doubt')?.samples).toEqual([])
 })
 
 test('any name survives as a label', async () => {
@@ -181,6 +192,8 @@ function everything(happens: ReturnType<typeof recording>['happens']): void {
   happens('unknown')
   happens('notRerunnable')
   happens('stray')
+  happens('settled')
+  happens('commitsLost', { transactions: 2 })
   happens('hookFailed')
   happens('session:evicted')
   happens('session:expired')

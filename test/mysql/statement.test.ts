@@ -29,6 +29,26 @@ describe('a plain SELECT', () => {
   ])('is not one that %s: %s', (_, sql) => expect(statementFacts(sql).plainSelect).toBe(false))
 })
 
+describe('certain to change no row', () => {
+  test.each([
+    'SELECT * FROM t WHERE id IN (1, 2) AND (a = 1 OR (b = 2))',
+    'select count(*), max( a ), COALESCE (b, 0) from t group by (c)',
+    'SELECT \'f(1)\', "g(1)" FROM t -- f(1)',
+  ])('%s', sql => expect(statementFacts(sql).readsOnly).toBe(true))
+
+  test.each([
+    ['may call a stored function', 'SELECT f(1)'],
+    ['may call a stored function', 'SELECT a FROM t WHERE b = my$f (a)'],
+    ['may call one with a quoted name', 'SELECT `count`(1) FROM t'],
+    ['may call one that is named like one of the server’s', 'SELECT shop.count(1), shop . max(a) FROM t'],
+    ['moves a sequence', 'SELECT NEXTVAL(s)'],
+    ['locks', 'SELECT a FROM t FOR UPDATE'],
+    ['is something else', 'WITH x AS (SELECT 1) SELECT * FROM x'],
+    ['is something else', 'UPDATE t SET a = 1'],
+    ['is something else', 'CALL p()'],
+  ])('is not one that %s: %s', (_, sql) => expect(statementFacts(sql).readsOnly).toBe(false))
+})
+
 test.each([
   ['SELECT * FROM t FOR UPDATE NOWAIT', true],
   ['SELECT * FROM t FOR UPDATE WAIT 3', true],

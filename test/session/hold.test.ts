@@ -32,6 +32,80 @@ describe('two holds of one part', () => {
   })
 })
 
+describe('a holder in doubt', () => {
+  const refused = expect.objectContaining({ code: 'STORE_UNAVAILABLE' }) as Error
+
+  for (const present of MODES) {
+    for (const wanted of MODES) {
+      const both = present === wanted && present !== 'write'
+      test(`of ${present}: who wants ${wanted} ${both ? 'goes on as ever' : 'is refused at once, until it releases'}`, () => {
+        const table = new HoldTable()
+        table.acquire('a', present)
+        table.doubt('a')
+        if (both) expect(table.acquire('a', wanted)).toBeUndefined()
+        else expect(() => table.acquire('a', wanted)).toThrow(refused)
+        table.release('a', true)
+        if (both) table.release('a')
+        expect(table.idle).toBe(true)
+        expect(table.acquire('a', wanted)).toBeUndefined()
+      })
+    }
+  }
+
+  test('who waits for it already is refused, and those behind who need not wait for it go on', async () => {
+    const table = new HoldTable()
+    const log: string[] = []
+    const note = (name: string, mode: HoldMode): void => {
+      table.acquire('a', mode)?.held.then(
+        () => log.push(name),
+        (error: { code?: string }) => log.push(`${name} ${error.code}`),
+      )
+    }
+    table.acquire('a', 'change')
+    note('writer', 'write')
+    note('other', 'change')
+    note('reader', 'read')
+    table.doubt('a')
+    await heard()
+    expect(log.sort()).toEqual(['other', 'reader STORE_UNAVAILABLE', 'writer STORE_UNAVAILABLE'])
+    table.release('a', true)
+    expect(table.idle).toBe(false)
+    table.release('a')
+    expect(table.idle).toBe(true)
+  })
+
+  test('beside others: they are waited for again once it has released', async () => {
+    const table = new HoldTable()
+    table.acquire('a', 'change')
+    table.acquire('a', 'change')
+    table.doubt('a')
+    expect(() => table.acquire('a', 'write')).toThrow(refused)
+    table.release('a', true)
+    const waiting = table.acquire('a', 'write')
+    table.release('a')
+    await waiting?.held
+    expect(table.idle).toBe(false)
+  })
+
+  test('is still one that is about to change the part', () => {
+    const table = new HoldTable()
+    table.acquire('a', 'write')
+    table.doubt('a')
+    expect(table.changing()).toEqual(['a'])
+  })
+
+  test.each([
+    ['a', "session variable 'a' is held"],
+    [NAMES, "the set of the session's variables is held"],
+    [WHOLE, 'the session is held'],
+  ] as const)('the refusal names the part: %p', (part, words) => {
+    const table = new HoldTable()
+    table.acquire(part, 'write')
+    table.doubt(part)
+    expect(() => table.acquire(part, 'read')).toThrow(words)
+  })
+})
+
 describe('waiting', () => {
   test('is first come, first served: nobody who could go on at once overtakes who waits', async () => {
     const table = new HoldTable()

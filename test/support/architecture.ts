@@ -36,7 +36,7 @@ export function missingHeaders(sources: Sources): string[] {
 }
 
 function hasHeader(text: string): boolean {
-  const comment = /^\s*(?:\/\*\*([\s\S]*?)\*\/|((?:[ \t]*\/\/[^\n]*\n)+))/.exec(text)
+  const comment = /^(?:#!.*\n)?\s*(?:\/\*\*([\s\S]*?)\*\/|((?:[ \t]*\/\/[^\n]*\n)+))/.exec(text)
   const words = (comment?.[1] ?? comment?.[2] ?? '').replaceAll(/^[\s/*]+/gm, ' ').trim()
   return words.split(/\s+/).length >= 5 && /[.:;!?](\s|$)/.test(words)
 }

@@ -71,6 +71,7 @@ export function observedStore(
         prepare: () => (note('prepare session'), claim.prepare()),
         commit: () => (note('install session'), claim.commit()),
         release: () => (note('release session'), claim.release()),
+        doubt: () => (note('doubt session'), claim.doubt()),
         rollback: () => (note('roll back session'), claim.rollback()),
       } satisfies Claim
     },

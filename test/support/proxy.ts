@@ -7,9 +7,11 @@ import { type Deferred, deferred } from './barrier.js'
 
 /**
  * `answer lost`: the server carried the command out, and the connection broke before it could say so. `answer late`: it
- * never says so, and the connection stays. `command lost`: the connection broke before the command arrived.
+ * never says so, and the connection stays. `command lost`: the connection broke before the command arrived, and the
+ * server noticed. `command late`: the same, but the server does not notice: the command arrives when it is let through,
+ * if ever. `stuck`: the same, and the client does not notice either.
  */
-export type Accident = 'answer lost' | 'answer late' | 'command lost'
+export type Accident = 'answer lost' | 'answer late' | 'command lost' | 'command late' | 'stuck'
 
 export interface Proxy {
   /** The database's URL, with this proxy in the place of the server. */
@@ -18,8 +20,13 @@ export interface Proxy {
   readonly commands: readonly string[]
   /** Called with each command before it is passed on. */
   onCommand: (command: string) => void
-  /** The next command that matches has the accident; resolves when it had. */
-  accident(matches: RegExp, kind: Accident): Promise<void>
+  /**
+   * The next command that matches has the accident; resolves when it had.
+   * @param letThrough when a command that is late arrives all the same
+   */
+  accident(matches: RegExp, kind: Accident, letThrough?: Promise<void>): Promise<void>
+  /** Nobody gets through, and whoever was is cut off, until it is called with `false`. */
+  cut(isCut: boolean): void
   /** Connections that the server and a client hold through the proxy. */
   readonly connections: number
   close(): Promise<void>
@@ -41,6 +48,7 @@ const HEADER_LENGTH = 4
 interface Planned {
   readonly matches: RegExp
   readonly kind: Accident
+  readonly letThrough: Promise<void> | undefined
   readonly happened: Deferred<void>
 }
 
@@ -49,12 +57,15 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
   const commands: string[] = []
   const planned: Planned[] = []
   const sockets = new Set<Socket>()
+  let isCut = false
 
   const server = createServer(client => {
+    if (isCut) return void client.destroy()
     const upstream = connect(Number(target.port || 3306), target.hostname)
     client.setNoDelay()
     upstream.setNoDelay()
     let muted: Planned | undefined
+    let parted = false
     const end = (): void => {
       for (const socket of [client, upstream]) socket.destroy()
     }
@@ -63,7 +74,7 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
       socket.on('error', end)
       socket.on('close', () => {
         sockets.delete(socket)
-        end()
+        if (!parted || socket === upstream) end()
       })
     }
     const read = commandReader(command => {
@@ -73,10 +84,18 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
       return place < 0 ? undefined : planned.splice(place, 1)[0]
     })
     client.on('data', (chunk: Buffer) => {
+      if (parted) return
       const accident = read(chunk)
       if (accident?.kind === 'command lost') {
         accident.happened.resolve()
         return end()
+      }
+      if (accident?.kind === 'command late' || accident?.kind === 'stuck') {
+        parted = true
+        muted = accident
+        if (accident.kind === 'command late') client.destroy()
+        void accident.letThrough?.then(() => upstream.write(chunk))
+        return accident.happened.resolve()
       }
       muted ??= accident
       upstream.write(chunk)
@@ -84,7 +103,7 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
     upstream.on('data', (chunk: Buffer) => {
       if (muted === undefined) return void client.write(chunk)
       muted.happened.resolve()
-      if (muted.kind === 'answer lost') end()
+      if (muted.kind !== 'answer late') end()
     })
   })
 
@@ -97,10 +116,14 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
     url: url.href,
     commands,
     onCommand: () => {},
-    accident: (matches, kind) => {
+    accident: (matches, kind, letThrough) => {
       const happened = deferred()
-      planned.push({ matches, kind, happened })
+      planned.push({ matches, kind, letThrough, happened })
       return happened.promise
+    },
+    cut: now => {
+      isCut = now
+      if (isCut) for (const socket of sockets) socket.destroy()
     },
     get connections() {
       return sockets.size / 2

@@ -36,6 +36,9 @@ class FilesAtCommit implements TwoPhaseResource {
     if (taken !== undefined) throw new Error(`${taken} is there already`)
   }
 
+  /** Nobody waits for a file of ours, so there is nobody to refuse. */
+  doubt(): void {}
+
   async commit(): Promise<void> {
     for (const name of this.#wanted.keys()) await rename(this.#beside(name), join(this.#folder, name))
   }

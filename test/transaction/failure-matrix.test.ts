@@ -3,8 +3,10 @@
  * the contract says (lib/transaction/resource.ts). The cases are generated; the rules are written once, in `afterwards`.
  */
 import { isSessionTxError, SessionTxError } from '../../lib/errors.js'
+import type { Found, MaybePromise } from '../../lib/transaction/resource.js'
 import type { Outcome } from '../../lib/transaction/two-phase-commit.js'
 import { PATIENCE } from '../../lib/transaction/two-phase-commit.js'
+import { deferred } from '../support/barrier.js'
 import { DEADLINE_MS, type Fault, flush, isSettled, Recording, stage } from './recording.js'
 
 /** In the order they are enlisted; the one that decides is neither first nor last. */
@@ -195,6 +197,166 @@ describe('a decision that is on its way', () => {
     expect(recording.log.slice(-3)).toEqual(['abandon mysql', 'rollback ledger', 'rollback session'])
   })
 })
+
+describe('a decision in doubt that can be found out about', () => {
+  const HELD = FORWARD.slice(0, DECISION)
+  const KEPT = FORWARD.slice(DECISION + 1)
+  const TAKEN_BACK = BACKWARD.filter(line => !line.endsWith(DECIDER))
+  const WAYS = ['says so', 'hangs'] as const
+
+  /** In doubt because commit says so, or because it is not answered before the deadline. */
+  function inDoubt(way: (typeof WAYS)[number], found: () => MaybePromise<Found> | undefined) {
+    const staged = stage()
+    const recording = new Recording()
+    for (const name of RESOURCES) {
+      if (name !== DECIDER) staged.transaction.enlist(recording.two(name))
+      else {
+        const decider = recording.one(name, found)
+        const says = (): Promise<never> => {
+          void decider.commit()
+          return Promise.reject(new SessionTxError('COMMIT_UNKNOWN', 'not answered'))
+        }
+        staged.transaction.enlist(way === 'hangs' ? decider : { ...decider, commit: says })
+      }
+    }
+    if (way === 'hangs') recording.fail('commit mysql', 'hangs')
+    const asked =
+      way === 'hangs' ? ['commit mysql', 'abandon mysql', 'findOut mysql'] : ['commit mysql', 'findOut mysql']
+    const committing = async (): Promise<Outcome> => {
+      const outcome = staged.transaction.commit()
+      if (way === 'hangs') {
+        await recording.hanging
+        staged.clock.advance(DEADLINE_MS)
+      }
+      return outcome
+    }
+    return { ...staged, recording, before: [...HELD, ...asked], committing }
+  }
+
+  const founds = (['committed', 'rolledBack'] as const).flatMap(found =>
+    WAYS.flatMap(way => (['at once', 'in time'] as const).map(when => [found, when, way] as const)),
+  )
+
+  test.each(founds)('%s, %s (commit %s): the promises follow it', async (found, when, way) => {
+    const finding = deferred<Found>()
+    const { committing, transaction, recording, before, clock, interrupt } = inDoubt(way, () =>
+      when === 'at once' ? found : finding.promise,
+    )
+    const end = committing()
+    if (when === 'in time') {
+      expect(await isSettled(end)).toBe(false)
+      clock.advance(way === 'hangs' ? PATIENCE.commitMsMin - 1 : DEADLINE_MS - 1)
+      expect(await isSettled(end)).toBe(false)
+      finding.resolve(found)
+    }
+    const outcome = await end
+    expect(outcome.kind).toBe(found)
+    expect(transaction.state).toBe(found)
+    expect(outcome.doubtMs).toBe(
+      when === 'at once' ? 0 : way === 'hangs' ? PATIENCE.commitMsMin - 1 : DEADLINE_MS - 1,
+    )
+    expect(recording.log).toEqual([...before, ...(found === 'committed' ? KEPT : TAKEN_BACK)])
+    if (outcome.kind === 'rolledBack') {
+      expect(outcome.error).toMatchObject({
+        code: 'CONFLICT',
+        conflict: { kind: 'connection', store: 'mysql' },
+        cause: { code: 'COMMIT_UNKNOWN' },
+      })
+    }
+    interrupt.end()
+    expect(clock.pending).toEqual([])
+  })
+
+  const late = (['committed', 'rolledBack', 'unknown'] as const).flatMap(found =>
+    WAYS.map(way => [found, way] as const),
+  )
+
+  test.each(late)('%s, found out late (commit %s): held and in doubt until then', async (found, way) => {
+    const finding = deferred<Found>()
+    const { committing, transaction, recording, before, clock, interrupt } = inDoubt(
+      way,
+      () => finding.promise,
+    )
+    const end = committing()
+    expect(await isSettled(end)).toBe(false)
+    clock.advance(DEADLINE_MS)
+    const outcome = await end
+    interrupt.end()
+    expect(outcome).toMatchObject({ kind: 'unknown', error: { code: 'COMMIT_UNKNOWN' } })
+    expect(transaction.state).toBe('unknown')
+    const held = [...before, 'doubt session', 'doubt ledger']
+    expect(recording.log).toEqual(held)
+
+    const settling = outcome.kind === 'unknown' ? outcome.settling : undefined
+    clock.advance(3_600_000)
+    expect(await isSettled(settling ?? Promise.resolve())).toBe(false)
+    if (found === 'unknown') finding.reject(new Error('nobody can tell'))
+    else finding.resolve(found)
+    await expect(settling).resolves.toMatchObject({ kind: found, doubtMs: expect.any(Number) as number })
+    expect(recording.log).toEqual([...held, ...(found === 'committed' ? KEPT : TAKEN_BACK)])
+    expect(transaction.state).toBe(found)
+    if (found === 'unknown')
+      expect(outcome).toMatchObject({ error: { errors: [{ message: 'nobody can tell' }] } })
+    expect(clock.pending).toEqual([])
+  })
+
+  test.each([
+    [
+      'throws',
+      () => {
+        throw new Error('nobody can tell')
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('nobody can tell'))],
+  ] as const)('whose finding out %s is unknown for ever', async (_, found) => {
+    const { committing, recording, before } = inDoubt('says so', found)
+    await expect(committing()).resolves.toMatchObject({
+      kind: 'unknown',
+      error: { errors: [{ message: 'nobody can tell' }] },
+    })
+    expect(recording.log).toEqual([...before, ...TAKEN_BACK])
+  })
+
+  test('with no way to find out after all it is unknown, and nothing was in doubt for a time', async () => {
+    const { committing, recording, before } = inDoubt('says so', () => undefined)
+    const outcome = await committing()
+    expect(outcome).toEqual({
+      kind: 'unknown',
+      error: expect.objectContaining({ code: 'COMMIT_UNKNOWN' }) as Error,
+    })
+    expect(recording.log).toEqual([...before, ...TAKEN_BACK])
+  })
+
+  test('what fails while the promises are told of the doubt, kept or taken back later, ends nothing else', async () => {
+    for (const found of ['committed', 'rolledBack'] as const) {
+      const finding = deferred<Found>()
+      const { committing, recording, clock, before } = inDoubt('says so', () => finding.promise)
+      recording.fail('doubt session', 'throws')
+      recording.fail(found === 'committed' ? 'commit session' : 'rollback ledger', 'rejects')
+      const end = committing()
+      await isSettled(end)
+      clock.advance(DEADLINE_MS)
+      const outcome = await end
+      finding.resolve(found)
+      const settled = outcome.kind === 'unknown' ? await outcome.settling : undefined
+      const doubts = ['doubt session', 'doubt ledger']
+      expect(recording.log).toEqual([...before, ...doubts, ...(found === 'committed' ? KEPT : TAKEN_BACK)])
+      if (settled?.kind === 'committed') expect(settled.lateErrors).toEqual([new Error('commit session')])
+      expect(settled?.kind).toBe(found)
+    }
+  })
+})
+
+test.each(['settle', 'prepare'])(
+  '%s throws what another transaction did not know: nothing of this one is in doubt',
+  async phase => {
+    const { transaction, recording } = enlisted()
+    const unknown = new SessionTxError('COMMIT_UNKNOWN', 'of an inner transaction')
+    transaction.enlist({ ...recording.two('outer'), [phase]: () => Promise.reject(unknown) })
+    await expect(transaction.commit()).resolves.toEqual({ kind: 'rolledBack', error: unknown })
+    expect(recording.log.slice(-4)).toEqual(['rollback outer', ...BACKWARD])
+  },
+)
 
 test('without a resource that decides, the promises are enough', async () => {
   const { transaction } = stage()

@@ -3,7 +3,12 @@
  * asserted is always the whole log.
  */
 import { Interrupt } from '../../lib/transaction/interrupt.js'
-import type { MaybePromise, OnePhaseResource, TwoPhaseResource } from '../../lib/transaction/resource.js'
+import type {
+  Found,
+  MaybePromise,
+  OnePhaseResource,
+  TwoPhaseResource,
+} from '../../lib/transaction/resource.js'
 import { Transaction } from '../../lib/transaction/transaction.js'
 import { deferred } from '../support/barrier.js'
 import { FakeClock } from '../support/clock.js'
@@ -15,6 +20,8 @@ export type Phase =
   | 'release'
   | 'rollback'
   | 'abandon'
+  | 'findOut'
+  | 'doubt'
   | 'savepoint'
   | 'back'
 /** Throwing at once, rejecting later and never answering are three ways to fail. */
@@ -44,12 +51,14 @@ export class Recording {
       prepare: call('prepare'),
       commit: call('commit'),
       release: () => void this.#call(`release ${name}`),
+      doubt: () => void this.#call(`doubt ${name}`),
       rollback: call('rollback'),
       savepoint: this.#savepoint(name),
     }
   }
 
-  one(name: string): OnePhaseResource {
+  /** @param found what becomes of a decision in doubt; left out, there is no way to find out */
+  one(name: string, found?: () => MaybePromise<Found> | undefined): OnePhaseResource {
     const call = (phase: Phase) => (): MaybePromise<void> => this.#call(`${phase} ${name}`)
     return {
       name,
@@ -58,6 +67,12 @@ export class Recording {
       commit: call('commit'),
       rollback: call('rollback'),
       abandon: () => void this.#call(`abandon ${name}`),
+      ...(found !== undefined && {
+        findOut: () => {
+          void this.#call(`findOut ${name}`)
+          return found()
+        },
+      }),
       savepoint: this.#savepoint(name),
     }
   }

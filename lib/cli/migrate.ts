@@ -1,0 +1,115 @@
+/**
+ * `session-tx migrate`: prints the definitions of the tables, or creates those that are missing. Never changes or drops
+ * one. The only part of the library that loads mysql2 itself.
+ */
+import { parseArgs } from 'node:util'
+import { type Output, UsageError } from './output.js'
+import { type Table, TABLES } from './tables.js'
+
+export const MIGRATE_USAGE = `session-tx migrate [--print]
+    prints the SQL that creates the tables; connects to nothing
+
+session-tx migrate --apply --url mysql://user:password@host:port/database
+    creates those that are missing in that database; needs CREATE and SELECT there
+    without --url the environment variable MYSQL_URL is used, which other users of the machine cannot see`
+
+/** What we use of a connection of mysql2/promise. */
+interface Connection {
+  query(sql: string, values?: readonly unknown[]): Promise<unknown[]>
+  end(): Promise<void>
+}
+
+/**
+ * @returns the exit code
+ * @throws UsageError for arguments that make no sense
+ */
+export async function migrate(args: readonly string[], output: Output): Promise<number> {
+  const { apply, url } = understood(args)
+  if (!apply) {
+    for (const { purpose, ddl } of TABLES) output.say(`-- ${purpose}\n${ddl};`)
+    return 0
+  }
+  const connection = await connect(databaseUrl(url))
+  try {
+    let bad = 0
+    for (const table of TABLES) {
+      const problem = await ensure(connection, table, output)
+      if (problem !== undefined) output.complain(problem)
+      if (problem !== undefined) bad += 1
+    }
+    return bad === 0 ? 0 : 1
+  } finally {
+    await connection.end()
+  }
+}
+
+function understood(args: readonly string[]): { apply: boolean; url: string | undefined } {
+  const options = {
+    apply: { type: 'boolean' },
+    print: { type: 'boolean' },
+    url: { type: 'string' },
+  } as const
+  let given: { apply?: boolean; print?: boolean; url?: string }
+  try {
+    given = parseArgs({ args: [...args], options, strict: true }).values
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+  if (given.apply === true && given.print === true) throw new UsageError('choose one of --print and --apply')
+  return { apply: given.apply ?? false, url: given.url ?? process.env['MYSQL_URL'] }
+}
+
+/** Its text is never repeated: there may be a password in it. */
+function databaseUrl(text: string | undefined): string {
+  const form = 'mysql://user:password@host:port/database'
+  if (text === undefined || text === '') throw new UsageError(`--apply needs --url ${form}`)
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url === undefined || !/^(mysql|mariadb):$/.test(url.protocol))
+    throw new UsageError(`--url must be like ${form}`)
+  if (!/^\/[^/]+$/.test(url.pathname)) throw new UsageError(`--url must name the database: ${form}`)
+  return url.href.replace(/^mariadb:/, 'mysql:')
+}
+
+async function connect(url: string): Promise<Connection> {
+  let mysql: { createConnection(options: object): Promise<unknown> }
+  try {
+    mysql = await import('mysql2/promise')
+  } catch (error) {
+    throw new Error('mysql2 is not installed here: npm install mysql2', { cause: error })
+  }
+  return (await mysql.createConnection({ uri: url, connectTimeout: 10_000 })) as Connection
+}
+
+/** What is wrong with the table; undefined: it is there, now or as before. */
+async function ensure(connection: Connection, { name, purpose, ddl, columns }: Table, output: Output) {
+  const before = await look(connection, name)
+  if (before === undefined) {
+    await connection.query(ddl)
+    output.say(`created ${name} (${purpose})`)
+    return undefined
+  }
+  const missing = columns.filter(column => !before.columns.includes(column))
+  if (missing.length > 0)
+    return `${name} is there, but has no column ${missing.join(', ')}: rename or drop it`
+  if (before.engine.toLowerCase() !== 'innodb')
+    return `${name} is there, but its engine is ${before.engine}, not InnoDB`
+  output.say(`${name} is there already; nothing was changed`)
+  return undefined
+}
+
+async function look(
+  connection: Connection,
+  table: string,
+): Promise<{ readonly engine: string; readonly columns: readonly string[] } | undefined> {
+  const where = 'WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?'
+  const [tables] = await connection.query(`SELECT ENGINE AS engine FROM information_schema.TABLES ${where}`, [
+    table,
+  ])
+  const [found] = tables as { engine: string | null }[]
+  if (found === undefined) return undefined
+  const [columns] = await connection.query(
+    `SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS ${where}`,
+    [table],
+  )
+  return { engine: found.engine ?? 'none', columns: (columns as { name: string }[]).map(({ name }) => name) }
+}

@@ -1,0 +1,223 @@
+/**
+ * The commit records of this process: which slots it has and which of them are free. One transaction through a slot is
+ * decision.ts, the table commit-table.ts. Knows nothing of requests.
+ *
+ *   a slot is   meaning                                                leaves for
+ *   attached    a leased connection's                                  deciding, free
+ *   deciding    off its connection: its transaction's step was sent    attached (COMMIT was answered), settling
+ *   settling    nobody's, until its row tells what became of that      free, gone (the row does not tell)
+ *   free        the next connection's                                  attached, gone (its row has gone; close)
+ *
+ * A connection gets its slot when it is set up, not when it first needs it, and nothing but its own transactions touches
+ * the row meanwhile, not even to say that the process is alive: under snapshot isolation a row that somebody else has
+ * changed since a transaction's read view answers its UPDATE with 1020.
+ */
+import { randomBytes } from 'node:crypto'
+import { SessionTxError } from '../errors.js'
+import type { EventHub } from '../events.js'
+import type { Environment } from '../transaction/clock.js'
+import {
+  COMMIT_TABLE,
+  dropForsaken,
+  dropSlot,
+  FORSAKEN_AFTER_MS,
+  FORSAKEN_SLOTS,
+  insertSlot,
+  refreshSlot,
+} from './commit-table.js'
+import type { CoreConnection, CorePool } from './driver.js'
+import { classify, findDatabaseError } from './errors.js'
+import { okOf, rowsOf } from './round-trip.js'
+import { Settler, type Unsettled } from './settler.js'
+import { sideConnector } from './side-connection.js'
+
+export interface Slot {
+  readonly id: string
+  /** Number of the last transaction decided through it, as far as we know. */
+  seq: number
+  /** When its row last said that it is somebody's. */
+  seenAt: number
+}
+
+/** The transaction after the last one of a slot that we know of. */
+interface Doubt extends Pick<Unsettled, 'txid' | 'sent' | 'victim'> {
+  readonly slot: Slot
+}
+
+interface CommitRecordSetup {
+  readonly pool: CorePool
+  readonly environment: Environment
+  readonly events: EventHub
+}
+
+/** Longest that close() waits for what is in doubt. */
+const CLOSE_MS_MAX = 5_000
+
+export class CommitRecord {
+  readonly #setup: CommitRecordSetup
+  readonly #settler: Settler
+  readonly #process = randomBytes(12).toString('hex')
+  #made = 0
+  #free: Slot[] = []
+  #connect: (() => CoreConnection) | undefined
+  #sweeping: Promise<void> | undefined
+
+  constructor(setup: CommitRecordSetup) {
+    this.#setup = setup
+    this.#settler = new Settler(setup.environment)
+  }
+
+  /** How many transactions' COMMIT was sent and not answered, without it being known yet what became of them. */
+  get inDoubt(): number {
+    return this.#settler.inDoubt.length
+  }
+
+  /**
+   * A slot for a connection that is in our settings and has nothing open; leaves nothing open.
+   * @throws MISCONFIGURED if the table is not there, or may not be used
+   */
+  async slotFor(connection: CoreConnection): Promise<Slot> {
+    this.#connect ??= sideConnector(this.#setup.pool, connection)
+    try {
+      for (let slot = this.#free.pop(); slot !== undefined; slot = this.#free.pop()) {
+        if (this.isFresh(slot) || (await this.#refresh(connection, slot))) return slot
+      }
+      this.#made += 1
+      const slot = { id: `${this.#process}-${this.#made}`, seq: 0, seenAt: this.#now }
+      await okOf(connection, insertSlot(slot.id))
+      await okOf(connection, 'COMMIT')
+      this.#sweeping ??= this.#aside(dropAllForsaken)
+      return slot
+    } catch (error) {
+      throw misconfigured(error) ?? error
+    }
+  }
+
+  /** However long a transaction through it takes, its row will not be taken for that of a dead process. */
+  isFresh({ seenAt }: Slot): boolean {
+    return this.#now - seenAt < FORSAKEN_AFTER_MS / 2
+  }
+
+  async #refresh(connection: CoreConnection, slot: Slot): Promise<boolean> {
+    const askedAt = this.#now
+    try {
+      const { affectedRows } = await okOf(connection, refreshSlot(slot.id, slot.seq))
+      await okOf(connection, 'COMMIT')
+      slot.seenAt = askedAt
+      return affectedRows === 1
+    } catch (error) {
+      this.free(slot) // the connection's fault: another one will look after it
+      throw error
+    }
+  }
+
+  get #now(): number {
+    return this.#setup.environment.clock.now()
+  }
+
+  /** Another transaction has gone through it, whatever became of it. */
+  decided(slot: Slot): void {
+    slot.seq += 1
+    slot.seenAt = this.#now
+  }
+
+  /** Nothing that went through it is open. */
+  free(slot: Slot): void {
+    this.#free.push(slot)
+  }
+
+  /**
+   * Finds out what became of a transaction, by force where it is open. Resolves when that is known, however long the
+   * database is away; the slot is free again then.
+   * @throws Error if its row does not tell, or close() gave up
+   */
+  async settle({ slot, txid, sent, victim }: Doubt): Promise<'committed' | 'rolledBack'> {
+    const connect = this.#connect
+    if (connect === undefined) throw new TypeError('a slot that this record has not given out')
+    const seq = slot.seq + 1
+    const verdict = await this.#settler.settle({ slot: slot.id, seq, txid, sent, victim }, connect)
+    if (verdict.outcome !== 'unknown') {
+      this.decided(slot)
+      this.free(slot)
+      return verdict.outcome
+    }
+    const { seq: found } = verdict
+    if (found !== undefined && found < seq) this.#commitsLost(seq - 1 - found)
+    const row = found === undefined ? 'is not there any more' : `is at ${found}`
+    const why = `transaction ${txid} is number ${seq} of its row in ${COMMIT_TABLE}, which ${row}`
+    if (sent) process.emitWarning(`whether it committed will never be known: ${why}`, 'SessionTxWarning')
+    throw new Error(why)
+  }
+
+  /** After a failover to a server that had not got everything, or a restore. */
+  #commitsLost(transactions: number): void {
+    this.#setup.events.emit('commitsLost', { transactions })
+    const message =
+      `the database has lost at least ${transactions} committed transaction(s) of one connection: ${COMMIT_TABLE} is ` +
+      'behind what was answered to us. Was it restored, or is it another server after a failover?'
+    process.emitWarning(message, 'SessionTxWarning')
+  }
+
+  /** Waits a while for what is unsettled, then gives it up; drops the rows of free slots. Give back leases first. */
+  async close(): Promise<void> {
+    const left = await this.#settler.close(CLOSE_MS_MAX)
+    if (left.length > 0) {
+      const message = `close() gave up on ${left.length} transaction(s) whose COMMIT was not answered: ${left.join(', ')}`
+      process.emitWarning(`${message}. The session keeps its old values.`, 'SessionTxWarning')
+    }
+    await this.#sweeping
+    const slots = this.#free.splice(0)
+    if (slots.length === 0) return
+    await this.#aside(async connection => {
+      for (const { id, seq } of slots) await okOf(connection, dropSlot(id, seq))
+    })
+  }
+
+  /** What nobody waits for: what it does not get done, a later process does. */
+  async #aside(work: (connection: CoreConnection) => Promise<void>): Promise<void> {
+    const connection = this.#connect?.()
+    if (connection === undefined) return
+    try {
+      await okOf(connection, 'SET SESSION autocommit = 1, innodb_lock_wait_timeout = 1')
+      await work(connection)
+    } catch {
+      // An hour from now they are forsaken like any other.
+    } finally {
+      connection.destroy()
+    }
+  }
+}
+
+/**
+ * Slots of processes that ended without close(). Dropping a row is as good a fence as changing it: what may still be on
+ * its way matches nothing from then on, and ids do not come again.
+ */
+async function dropAllForsaken(connection: CoreConnection): Promise<void> {
+  for (const [slot, seq] of await rowsOf(connection, FORSAKEN_SLOTS)) {
+    // One that is locked belongs to a transaction in flight: it is waited for, and no longer than a second.
+    await okOf(connection, dropForsaken(String(slot), Number(seq))).catch((error: unknown) => {
+      if (classify(error, 'mariadb')?.kind !== 'lockWait') throw error
+    })
+  }
+}
+
+const NO_TABLE: ReadonlySet<unknown> = new Set([1046, 1054, 1146])
+const DENIED: ReadonlySet<unknown> = new Set([1142, 1143])
+
+/** What the database says of a table that is not as it must be; undefined for every other error. */
+export function misconfigured(error: unknown): SessionTxError | undefined {
+  const found = findDatabaseError(error)
+  if (found === undefined) return undefined
+  const said = found.sqlMessage ?? found.message
+  if (NO_TABLE.has(found.errno)) {
+    const remedy = 'make it with `npx session-tx migrate --url mysql://… --apply`'
+    return configurationError(`the commit record needs the table ${COMMIT_TABLE}: ${remedy} (${said})`, error)
+  }
+  if (!DENIED.has(found.errno)) return undefined
+  const privileges = `SELECT, INSERT, UPDATE and DELETE on ${COMMIT_TABLE}`
+  return configurationError(`the commit record needs ${privileges} (${said})`, error)
+}
+
+function configurationError(message: string, cause: unknown): SessionTxError {
+  return new SessionTxError('MISCONFIGURED', message, { cause })
+}

@@ -1,0 +1,121 @@
+/**
+ * The end of one transaction on a leased connection: the step of its commit record, COMMIT, and how to find out what
+ * became of it when COMMIT is not answered. Knows nothing of statements before it, nor of sessions.
+ *
+ * The record is the last statement of the transaction itself, `UPDATE … SET seq = k WHERE slot = ? AND seq = k - 1`, so
+ * that it commits with the rest or not at all. COMMIT is sent only after it has matched: whoever has made the step to k
+ * meanwhile has decided that this transaction never commits.
+ */
+import { conflictError, SessionTxError } from '../errors.js'
+import type { Found } from '../transaction/resource.js'
+import { type CommitRecord, misconfigured, type Slot } from './commit-record.js'
+import { decideSlot } from './commit-table.js'
+import { atCommit } from './errors.js'
+import type { Lease } from './lease.js'
+import { okOf } from './round-trip.js'
+
+interface DecisionSetup {
+  readonly lease: Lease
+  readonly transactionId: string
+  /** Undefined: no commit record is kept. */
+  readonly record: CommitRecord | undefined
+  /** False: nothing was sent that can change a row, so there is nothing to be in doubt of. */
+  readonly writes: boolean
+  sendCommit(): Promise<void>
+  /** The lost race that an answer to COMMIT means, if it means one. */
+  recognise(error: unknown): SessionTxError | undefined
+}
+
+export class Decision {
+  readonly #setup: DecisionSetup
+  #slot: Slot | undefined
+  #sent = false
+  #inDoubt = false
+  #settling: Promise<Found> | undefined
+
+  constructor(setup: DecisionSetup) {
+    this.#setup = setup
+  }
+
+  /** COMMIT was sent and not answered. */
+  get inDoubt(): boolean {
+    return this.#inDoubt
+  }
+
+  /**
+   * @throws CONFLICT of kind `connection` if the record could not be written, or COMMIT not be sent; what COMMIT is
+   * answered with, if that says that nothing was committed; COMMIT_UNKNOWN
+   */
+  async carryOut(): Promise<void> {
+    const { lease, record, writes, sendCommit } = this.#setup
+    if (writes && record !== undefined) {
+      this.#slot = lease.takeSlot()
+      await this.#step()
+    }
+    this.#sent = true
+    try {
+      await sendCommit()
+    } catch (error) {
+      throw this.#meaningOf(error)
+    }
+    if (this.#slot !== undefined) record?.decided(this.#slot)
+    this.#putBack()
+  }
+
+  /** Of what came instead of COMMIT's OK packet. */
+  #meaningOf(error: unknown): unknown {
+    const { lease, transactionId, recognise } = this.#setup
+    const verdict = atCommit(error, lease.server.flavour)
+    if (verdict === 'unknown') {
+      this.#inDoubt = true
+      const message = 'COMMIT was sent and not answered: whether the database committed is unknown'
+      const details = { cause: error, transactionId }
+      return new SessionTxError('COMMIT_UNKNOWN', `${message} (transaction ${transactionId})`, details)
+    }
+    if (verdict === 'aborted') this.#putBack()
+    const lost = recognise(error)
+    if (lost !== undefined) return lost
+    return verdict === 'neverSent' ? conflict('the connection was lost before COMMIT', error) : error
+  }
+
+  async #step(): Promise<void> {
+    const slot = this.#slot
+    if (slot === undefined) throw conflict('the connection has no slot for its commit record')
+    const { affectedRows } = await okOf(
+      this.#setup.lease.connection,
+      decideSlot(slot.id, slot.seq + 1, this.#setup.transactionId, 'C'),
+    ).catch((error: unknown) => {
+      throw misconfigured(error) ?? conflict('the commit record could not be written', error)
+    })
+    if (affectedRows !== 1) throw conflict('the commit record has been moved on by somebody else')
+  }
+
+  #putBack(): void {
+    if (this.#slot !== undefined) this.#setup.lease.putBack(this.#slot)
+    this.#slot = undefined
+  }
+
+  /**
+   * The connection is about to be let go. What became of the slot is found out, if that is not known.
+   * @param destroyed without a word to the server, whose thread may still be at work
+   */
+  end(destroyed: boolean): void {
+    const { lease, record, transactionId } = this.#setup
+    const slot = this.#slot
+    this.#slot = undefined
+    if (slot === undefined || record === undefined) return
+    const { connection, serverIdentity, since } = lease
+    const victim = destroyed ? { threadId: connection.threadId, serverIdentity, since } : undefined
+    this.#settling = record.settle({ slot, txid: transactionId, sent: this.#sent, victim })
+    this.#settling.catch(() => {}) // nobody asks, unless COMMIT was sent
+  }
+
+  /** As transaction/resource.ts says; after {@link end}. */
+  findOut(): Found | Promise<Found> | undefined {
+    return !this.#sent || !this.#setup.writes ? 'rolledBack' : this.#settling
+  }
+}
+
+function conflict(message: string, cause?: unknown): SessionTxError {
+  return conflictError(message, { kind: 'connection', store: 'mysql' }, cause)
+}

@@ -1,0 +1,88 @@
+/**
+ * Forces the outcome of one transaction whose COMMIT was not answered, on a connection of its own. Knows nothing of
+ * pools, nor of when to try again.
+ *
+ * A plain SELECT of the record proves nothing: the server may still be carrying the COMMIT out. So the row is locked,
+ * which waits for a transaction in flight, and if the step to `seq` has not been made it is made here: the compare-and-
+ * set of the transaction can then match nothing for ever. Source: the idea is that of Oracle's Transaction Guard.
+ */
+import { detectServer, takeOver } from './connection-settings.js'
+import { COMMIT_TABLE, decideSlot, lockSlot } from './commit-table.js'
+import type { CoreConnection } from './driver.js'
+import { classify } from './errors.js'
+import { okOf, rowsOf } from './round-trip.js'
+import { kill } from './side-connection.js'
+
+/** Transaction number `seq` of a slot. */
+export interface Claimed {
+  readonly slot: string
+  readonly seq: number
+  readonly txid: string
+}
+
+/** The connection that it was sent on, once that is destroyed; its thread may hold locks until it notices. */
+export interface Victim {
+  readonly threadId: number | null
+  readonly serverIdentity: string
+  /** When it was known to be alive, on the clock of `now`. */
+  readonly since: number
+}
+
+/** `row`: what was found of the slot where that tells nothing; undefined: no row. */
+export type Verdict =
+  | { readonly outcome: 'committed' | 'rolledBack' }
+  | { readonly outcome: 'unknown'; readonly seq: number | undefined }
+
+/** Whole seconds are all that servers offer. */
+const LOCK_WAIT_MS = 1_000
+
+/**
+ * One try.
+ * @throws the server's or driver's error: nothing is known then, try again
+ */
+export async function settleOn(
+  connection: CoreConnection,
+  claimed: Claimed,
+  victim: Victim | undefined,
+  now: () => number,
+): Promise<Verdict> {
+  const profile = await detectServer(connection, 'read committed', LOCK_WAIT_MS)
+  const { serverIdentity } = await takeOver(connection, profile)
+  try {
+    return await force(connection, claimed)
+  } catch (error) {
+    const stuck = classify(error, profile.facts.flavour)?.kind === 'lockWait'
+    if (!stuck || victim === undefined || victim.serverIdentity !== serverIdentity) throw error
+    // Its thread has not heard that the connection is gone. If it is in COMMIT it will finish that all the same.
+    if (!(await endThread(connection, victim, now))) throw error
+    await okOf(connection, 'ROLLBACK')
+    return force(connection, claimed)
+  }
+}
+
+async function force(connection: CoreConnection, { slot, seq, txid }: Claimed): Promise<Verdict> {
+  const [row] = await rowsOf(connection, lockSlot(slot))
+  const found = row === undefined ? undefined : Number(row[0])
+  if (found === seq - 1) {
+    const { affectedRows } = await okOf(connection, decideSlot(slot, seq, txid, 'A'))
+    if (affectedRows !== 1) throw new Error(`${COMMIT_TABLE}: a locked row has changed`)
+    // A Galera node learns only here that another one was faster.
+    await okOf(connection, 'COMMIT')
+    return { outcome: 'rolledBack' }
+  }
+  await okOf(connection, 'ROLLBACK')
+  if (found !== seq) return { outcome: 'unknown', seq: found }
+  return { outcome: row?.[1] === txid && row[2] === 'C' ? 'committed' : 'rolledBack' }
+}
+
+/** Thread numbers begin anew when a server starts: one that has run for less time than the thread is another one's. */
+async function endThread(
+  connection: CoreConnection,
+  { threadId, since }: Victim,
+  now: () => number,
+): Promise<boolean> {
+  if (threadId === null) return false
+  const [row] = await rowsOf(connection, "SHOW GLOBAL STATUS LIKE 'Uptime'")
+  const uptimeMs = Number(row?.[1]) * 1000
+  return uptimeMs > now() - since && kill(connection, 'CONNECTION', threadId)
+}

@@ -1,0 +1,138 @@
+/** `session-tx migrate`: what it prints, what it creates, what it refuses, and with which exit code. */
+import { TABLES } from '../../lib/cli/tables.js'
+import { sessionTxCommand } from '../../lib/cli/session-tx.js'
+import { openDatabase, type TestDatabase } from '../support/database.js'
+import { valueOf } from '../support/observing.js'
+
+let db: TestDatabase
+beforeEach(async () => {
+  db = await openDatabase({ connectionLimit: 1 })
+})
+afterEach(() => db.close())
+
+async function run(...args: readonly string[]): Promise<{ code: number; said: string; complained: string }> {
+  const said: string[] = []
+  const complained: string[] = []
+  const output = {
+    say: (line: string) => void said.push(line),
+    complain: (line: string) => void complained.push(line),
+  }
+  const code = await sessionTxCommand(args, output)
+  return { code, said: said.join('\n'), complained: complained.join('\n') }
+}
+
+const tables = (): Promise<unknown> =>
+  valueOf(db, 'SELECT GROUP_CONCAT(TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?', [
+    db.name,
+  ])
+
+describe('printing', () => {
+  test.each([[[]], [['--print']]])('%p prints SQL that creates every table, and nothing else', async args => {
+    const { code, said, complained } = await run('migrate', ...args)
+    expect([code, complained]).toEqual([0, ''])
+    for (const { ddl, purpose } of TABLES) {
+      expect(said).toContain(`-- ${purpose}\n`)
+      expect(said).toContain(`${ddl};`)
+    }
+    for (const statement of said.split(';').filter(text => text.trim() !== '')) await db.pool.query(statement)
+    expect(await tables()).toBe('sessiontx_commits')
+  })
+})
+
+describe('applying', () => {
+  test('creates what is missing, says so, and the second time changes nothing', async () => {
+    const first = await run('migrate', '--apply', '--url', db.url)
+    expect(first).toEqual({
+      code: 0,
+      said: "created sessiontx_commits (commit records, for commitRecord: 'always')",
+      complained: '',
+    })
+    expect(await tables()).toBe('sessiontx_commits')
+    await db.pool.query("INSERT INTO sessiontx_commits VALUES ('kept', 1, 'x', 'C', NOW())")
+    const second = await run('migrate', '--apply', '--url', db.url)
+    expect(second).toEqual({
+      code: 0,
+      said: 'sessiontx_commits is there already; nothing was changed',
+      complained: '',
+    })
+    expect(await valueOf(db, `SELECT slot FROM ${db.name}.sessiontx_commits`)).toBe('kept')
+  })
+
+  test('the URL can come from MYSQL_URL', async () => {
+    const before = process.env['MYSQL_URL']
+    process.env['MYSQL_URL'] = db.url
+    try {
+      expect((await run('migrate', '--apply')).code).toBe(0)
+    } finally {
+      process.env['MYSQL_URL'] = before
+    }
+    expect(await tables()).toBe('sessiontx_commits')
+  })
+
+  test.each([
+    ['other columns', '(slot INT, state INT) ENGINE=InnoDB', 'has no column seq, txid, seen_at'],
+    [
+      'another engine',
+      '(slot INT, seq INT, txid INT, state INT, seen_at INT) ENGINE=MyISAM',
+      'its engine is MyISAM',
+    ],
+  ])('a table of that name with %s is left alone and complained of', async (_, definition, complaint) => {
+    await db.pool.query(`CREATE TABLE sessiontx_commits ${definition}`)
+    const { code, said, complained } = await run('migrate', '--apply', '--url', db.url)
+    expect([code, said]).toEqual([1, ''])
+    expect(complained).toContain(complaint)
+  })
+
+  test('what the server refuses is a sentence', async () => {
+    const url = new URL(db.url)
+    url.pathname = '/not_there'
+    const { code, complained } = await run('migrate', '--apply', '--url', url.href)
+    expect(code).toBe(1)
+    expect(complained).toMatch(/^session-tx: .*not_there/)
+  })
+
+  test('so is a server that does not answer', async () => {
+    const { code, complained } = await run('migrate', '--apply', '--url', 'mysql://root@127.0.0.1:1/shop')
+    expect(code).toBe(1)
+    expect(complained).toMatch(/^session-tx: .*ECONNREFUSED/)
+  })
+})
+
+describe('used wrongly: exit code 2, a sentence and the usage, and never a password', () => {
+  test.each<readonly [string, readonly string[], RegExp]>([
+    ['no such command', ['migrat'], /no command 'migrat'; there is migrate/],
+    ['an inherited name', ['toString'], /no command 'toString'/],
+    ['an unknown option', ['migrate', '--aply'], /--aply/],
+    ['both', ['migrate', '--apply', '--print'], /choose one of --print and --apply/],
+    ['no URL', ['migrate', '--apply', '--url', ''], /--apply needs --url mysql:/],
+    [
+      'no URL at all',
+      ['migrate', '--apply', '--url', 'root:secret@localhost/shop'],
+      /--url must be like mysql:/,
+    ],
+    [
+      'another database',
+      ['migrate', '--apply', '--url', 'postgres://root:secret@localhost/shop'],
+      /--url must be like/,
+    ],
+    [
+      'no database in it',
+      ['migrate', '--apply', '--url', 'mysql://root:secret@localhost'],
+      /must name the database/,
+    ],
+  ])('%s', async (_, args, sentence) => {
+    const { code, said, complained } = await run(...args)
+    expect([code, said]).toEqual([2, ''])
+    expect(complained).toMatch(sentence)
+    expect(complained).toContain('session-tx migrate [--print]')
+    expect(complained).not.toContain('secret')
+  })
+
+  test('asked for help it shows the usage', async () => {
+    for (const args of [['--help'], ['migrate', '--help'], ['help']]) {
+      const { code, said } = await run(...args)
+      expect([code, said.includes('--apply --url')]).toEqual([0, true])
+    }
+    expect((await run()).code).toBe(2)
+  })
+})
