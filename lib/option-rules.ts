@@ -12,7 +12,6 @@ import { SessionTxError } from './errors.js'
 export const NOT_YET: ReadonlySet<string> = new Set([
   'clientGone',
   'commitRecord',
-  'nonTransactionalTables',
   'retry.rehearse',
   'session.userVariable',
   'hold.responseBytesMax',
@@ -75,6 +74,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['veto', callback],
   ['commitOnError', callback],
   ['readOnly', callback],
+  ['nonTransactionalTables', oneOf('refuse', 'warn')],
   ['strayQueries', oneOf('warn', 'refuse', 'ignore')],
   ['lockWaitMs', limitMs],
   ['acquireMs', limitMs],

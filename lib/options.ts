@@ -98,6 +98,8 @@ interface PlainOptions<C> {
   readonly commitOnError: Asked<[error: unknown, ctx: C], boolean> | undefined
   /** True: writing is an error. */
   readonly readOnly: Asked<[ctx: C], boolean> | undefined
+  /** What is done about a statement that writes to a table whose engine cannot roll back. */
+  readonly nonTransactionalTables: 'refuse' | 'warn'
   readonly strayQueries: 'warn' | 'refuse' | 'ignore'
   /** Row and metadata lock wait of our connections, rounded up to whole seconds. */
   readonly lockWaitMs: number
@@ -175,6 +177,7 @@ export const DEFAULTS = Object.freeze({
   veto: undefined,
   commitOnError: undefined,
   readOnly: undefined,
+  nonTransactionalTables: 'refuse',
   strayQueries: 'warn',
   lockWaitMs: 2_000,
   acquireMs: 2_000,

@@ -37,6 +37,8 @@ export interface LeaseBrokerOptions {
 export class Lease {
   readonly connection: CoreConnection
   readonly server: ServerFacts
+  /** The database that the connection is in; '' if in none. */
+  readonly schema: string
   readonly #end: (leased: LeasedConnection, clean: boolean) => void
   #leased: LeasedConnection | undefined
 
@@ -47,6 +49,7 @@ export class Lease {
   ) {
     this.connection = leased.connection
     this.server = server
+    this.schema = leased.schema
     this.#leased = leased
     this.#end = end
   }

@@ -6,15 +6,18 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { conflictError, SessionTxError } from '../errors.js'
+import { attachError, conflictError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
-import type { FieldPacket, StatementOptions } from './driver.js'
-import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
+import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
+import { atCommit, findDatabaseError, type Flavour, isFatal, type Sticky } from './errors.js'
+import { Escapes, type TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
+import { answered } from './round-trip.js'
 import { Statement } from './running-statement.js'
+import { Safeguard } from './safeguard.js'
 import { type StatementFacts, statementFacts } from './statement.js'
 
 /** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
@@ -38,6 +41,9 @@ interface MysqlResourceSetup {
   readonly interrupt: Interrupt
   readonly observer: StatementObserver
   readonly readOnly: boolean
+  readonly nonTransactionalTables: 'refuse' | 'warn'
+  /** An effect cannot be rolled back: the request must not run again. */
+  readonly escaped: TellEscape
   /** The one question of retryability (joint/conflicts.ts). */
   recognise(
     error: unknown,
@@ -63,8 +69,12 @@ export class MysqlResource implements OnePhaseResource {
   #ready: Lease | undefined
   #turn: object | undefined
   #over = false
-  /** The connection must not be used again. */
+  #safeguard: Safeguard | undefined
+  #escapes: Escapes | undefined
+  /** The connection must not be used again, not even for ROLLBACK. */
   #spoilt = false
+  /** Something may be left on it that ROLLBACK does not take back. */
+  #dirty = false
   #sent = 0
   #savepoints = 0
   readonly #running = new Set<Statement<unknown>>()
@@ -99,12 +109,25 @@ export class MysqlResource implements OnePhaseResource {
     const { transaction, observer } = this.#setup
     transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
-    // Asked for in time: the handler may have returned while the connection came, and settle() waits for us.
-    if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
-    const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
-    if (facts.dirties) this.#spoilt = true
+    while (this.#safeguard?.vetting !== undefined) await this.#safeguard.vetting
+    this.#assertGoing()
+    const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql, lease.server.dialect)
+    const vetting = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
+    if (vetting !== undefined) {
+      await vetting.catch((error: unknown) => {
+        throw this.#noted(error, false)
+      })
+      this.#assertGoing()
+    }
+    if (facts.dirties) this.#dirty = true
     observer.sending(facts)
     return this.#send(lease, method, sql, values, facts)
+  }
+
+  /** Asked for in time: the handler may have returned while the connection came, and settle() waits for us. */
+  #assertGoing(): void {
+    const { transaction } = this.#setup
+    if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
   }
 
   #takeLease(): Promise<Lease> {
@@ -127,11 +150,26 @@ export class MysqlResource implements OnePhaseResource {
       throw transaction.closedError()
     }
     this.#lease = lease
+    this.#safeguard = this.#guarded(lease)
     const opening = observer.opening(this, lease)
     if (opening !== undefined) await opening
     else if (readOnly) await this.control('START TRANSACTION READ ONLY')
     this.#ready = lease
     return lease
+  }
+
+  #guarded(lease: Lease): Safeguard {
+    const { broker, transaction, nonTransactionalTables, escaped } = this.#setup
+    this.#escapes ??= new Escapes(escaped)
+    return new Safeguard({
+      policy: nonTransactionalTables,
+      engines: broker.engines,
+      escapes: this.#escapes,
+      lease,
+      transactionId: () => transaction.id,
+      control: sql => this.control(sql),
+      fail: error => transaction.fail(error),
+    })
   }
 
   /** Takes the connection now, without a statement. */
@@ -147,13 +185,15 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /** A statement of our own, which nobody observes. */
-  control(sql: string): Promise<void> {
+  async control(sql: string): Promise<OkPacket> {
     const lease = this.#lease
     if (lease === undefined) throw new TypeError('there is no connection yet')
     this.#sent += 1
-    return answered(lease, sql).catch((error: unknown) => {
+    const ok = await answered(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
+    this.#escapes?.controlled(ok)
+    return ok
   }
 
   #send(
@@ -169,11 +209,16 @@ export class MysqlResource implements OnePhaseResource {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
         try {
           if (error === null) {
+            const escaped = this.#safeguard?.answered(facts, rows, fields)
+            if (escaped !== undefined) this.#dirty = true
             observer.answered(facts, rows, fields as FieldPacket[] | undefined)
-            resolve([rows, fields as FieldPacket[] | undefined])
+            if (escaped === undefined) resolve([rows, fields as FieldPacket[] | undefined])
+            else reject(escaped)
           } else {
             observer.failed()
-            reject(this.#noted(error, facts.nowait))
+            const noted = this.#noted(error, facts.nowait)
+            if (facts.hidden) this.#afterHidden(facts, noted).then(reject, reject)
+            else reject(noted)
           }
         } catch (conflict) {
           reject(conflict)
@@ -191,6 +236,16 @@ export class MysqlResource implements OnePhaseResource {
     })
   }
 
+  /** What failed may have committed before it did. */
+  async #afterHidden(facts: StatementFacts, noted: unknown): Promise<unknown> {
+    if (this.#spoilt || this.#setup.transaction.conflict !== undefined) return noted
+    const escaped = await this.#safeguard?.failed(facts)
+    if (escaped === undefined) return noted
+    this.#dirty = true
+    attachError(escaped, noted)
+    return escaped
+  }
+
   /**
    * Recognises a conflict where it is thrown, before any rollback: the attempt has lost even if the handler catches
    * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
@@ -200,6 +255,7 @@ export class MysqlResource implements OnePhaseResource {
     const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
     if (recognised === undefined)
       return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
+    this.#escapes?.lost()
     const { conflict, sticky } = recognised
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
@@ -220,7 +276,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#over = true
     if (lease === undefined) return
     try {
-      if (this.#sent > 0) await answered(lease, 'COMMIT')
+      if (this.#sent > 0) await answered(lease.connection, 'COMMIT')
     } catch (error) {
       throw this.#commitFailed(lease, error)
     }
@@ -264,7 +320,9 @@ export class MysqlResource implements OnePhaseResource {
     if (this.#spoilt) return this.abandon()
     if (this.#sent === 0) return this.#letGo()
     try {
-      await this.#inTime(answered(lease, 'ROLLBACK'))
+      const ok = await this.#inTime(answered(lease.connection, 'ROLLBACK'))
+      const byServer = this.#setup.transaction.conflict?.conflict?.store === this.name
+      if (this.#safeguard !== undefined) await this.#inTime(this.#safeguard.rolledBack(ok, byServer))
     } catch (error) {
       // Still inside a transaction, for all we know: the server ends it when the socket closes.
       this.abandon()
@@ -298,7 +356,7 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /** A server that does not answer keeps neither the request nor the connection's place in the pool. */
-  #inTime(work: Promise<void>): Promise<void> {
+  #inTime<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const late = (): void => reject(new Error(`ROLLBACK was not answered within ${ROLLBACK_MS_MAX} ms`))
       const timer = this.#setup.clock.after(ROLLBACK_MS_MAX, late)
@@ -311,10 +369,12 @@ export class MysqlResource implements OnePhaseResource {
     this.#lease = undefined
     this.#leasing = undefined
     this.#ready = undefined
+    this.#safeguard = undefined
     this.#sent = 0
+    this.#escapes?.lost()
     this.#setup.observer.ended()
     if (lease === undefined) return
-    if (this.#spoilt) lease.destroy()
+    if (this.#spoilt || this.#dirty) lease.destroy()
     else lease.release()
   }
 
@@ -326,7 +386,8 @@ export class MysqlResource implements OnePhaseResource {
     await this.control(`SAVEPOINT ${name}`)
     return async () => {
       await Promise.all([...this.#running].map(statement => statement.end))
-      await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
+      const ok = await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
+      await this.#safeguard?.rolledBack(ok, false)
       restore()
     }
   }
@@ -339,17 +400,4 @@ function readOnlyError(error: unknown, transactionId: string): unknown {
   if (findDatabaseError(error)?.errno !== CANNOT_WRITE) return error
   const message = 'a read-only transaction cannot write to the database'
   return new SessionTxError('READ_ONLY', message, { cause: error, transactionId })
-}
-
-/** One statement without a result, unjudged. */
-function answered(lease: Lease, sql: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    lease.connection.query(sql, error => (error === null ? resolve() : reject(error)))
-  })
-}
-
-function isFatal(error: unknown): boolean {
-  if (typeof error !== 'object' || error === null) return false
-  const { fatal, message } = error as { fatal?: unknown; message?: unknown }
-  return fatal === true || (typeof message === 'string' && message.includes('closed state'))
 }

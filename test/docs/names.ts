@@ -12,6 +12,7 @@ const events: Record<EventName, true> = {
   unknown: true,
   notRerunnable: true,
   stray: true,
+  escaped: true,
   hookFailed: true,
   'session:missed': true,
   'session:expired': true,

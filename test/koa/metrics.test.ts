@@ -632,6 +632,7 @@ test('no session value and no raw id in statistics, Prometheus text, errors or e
       'unknown',
       'notRerunnable',
       'stray',
+      'escaped',
     ] as const),
     ...(['hookFailed', 'session:missed', 'session:expired', 'session:destroyed', 'session:evicted'] as const),
   ]

@@ -1,5 +1,9 @@
 /** What the text of a statement gives away; every doubt is on the safe side. */
-import { statementFacts } from '../../lib/mysql/statement.js'
+import type { Dialect } from '../../lib/mysql/lexer.js'
+import { statementFacts as factsOf, type StatementFacts } from '../../lib/mysql/statement.js'
+
+const MARIADB: Dialect = { mariadb: true, version: 101_119, ansiQuotes: false, backslashEscapes: true }
+const statementFacts = (sql: string): StatementFacts => factsOf(sql, MARIADB)
 
 describe('a plain SELECT', () => {
   test.each([

@@ -1,0 +1,113 @@
+/**
+ * Both lines of one attempt on one connection: the guard before a statement is sent, and what its answer shows that
+ * escaped all the same. Knows what is asked of the server for that, and when; what is judged is in guard.ts and
+ * escapes.ts.
+ */
+import { SessionTxError } from '../errors.js'
+import type { FieldPacket, OkPacket } from './driver.js'
+import type { Engines } from './engines.js'
+import type { Escapes } from './escapes.js'
+import { Guard } from './guard.js'
+import type { Lease } from './lease.js'
+import type { StatementFacts } from './statement.js'
+
+interface SafeguardSetup {
+  readonly policy: 'refuse' | 'warn'
+  readonly engines: Engines
+  readonly escapes: Escapes
+  readonly lease: Lease
+  readonly transactionId: () => string
+  /** A statement of our own on the lease. */
+  control(sql: string): Promise<OkPacket>
+  /** From here on the attempt can only be rolled back. */
+  fail(error: SessionTxError): void
+}
+
+export class Safeguard {
+  readonly #setup: SafeguardSetup
+  readonly #guard: Guard
+  #vetting: Promise<void> | undefined
+
+  constructor(setup: SafeguardSetup) {
+    this.#setup = setup
+    const { policy, engines, escapes, lease, transactionId, fail } = setup
+    const writes = (table: string): void => escapes.tell('nonTransactional', table)
+    this.#guard = new Guard({ engines, policy, schema: lease.schema, transactionId, fail, writes })
+  }
+
+  /** A statement that came before is looked into; those after it wait, so that all are sent in the order they came. */
+  get vetting(): Promise<void> | undefined {
+    return this.#vetting
+  }
+
+  /**
+   * May this be sent? Undefined: at once.
+   * @throws TRANSACTION_CONTROL IMPLICIT_COMMIT NOT_TRANSACTIONAL
+   */
+  vet(facts: StatementFacts, isFirst: boolean, hasSavepoint: boolean): Promise<void> | undefined {
+    const looking = this.#guard.check(facts, this.#setup.lease.connection)
+    const opens = facts.hidden && !this.#setup.escapes.open
+    if (looking === undefined && !opens) return undefined
+    const vetting = this.#lookAndOpen(looking, opens, isFirst, hasSavepoint)
+    const done = (): void => {
+      this.#vetting = undefined
+    }
+    this.#vetting = vetting.then(done, done)
+    return vetting
+  }
+
+  /**
+   * What a procedure commits shows only if a transaction was known to be open before it. START TRANSACTION would
+   * commit one that is, and forget a savepoint; so a statement without effect asks first.
+   */
+  async #lookAndOpen(
+    looking: Promise<void> | undefined,
+    opens: boolean,
+    isFirst: boolean,
+    hasSavepoint: boolean,
+  ): Promise<void> {
+    await looking
+    if (!opens) return
+    const { control, escapes } = this.#setup
+    if (!isFirst) await control('DO 0')
+    if (!escapes.open && !hasSavepoint) await control('START TRANSACTION')
+  }
+
+  /** @returns the error of a statement that has committed; the attempt has failed with it */
+  answered(facts: StatementFacts, result: unknown, fields: unknown): SessionTxError | undefined {
+    this.#guard.answered(facts)
+    return this.#setup.escapes.committedBy(result, fields, this.#isTransactional) ? this.#committed() : undefined
+  }
+
+  /** After an error that has left the transaction open, for all we know: what ran before the error may have committed. */
+  async failed(facts: StatementFacts): Promise<SessionTxError | undefined> {
+    const { escapes, control } = this.#setup
+    if (!facts.hidden || !escapes.open) return undefined
+    await control('DO 0')
+    return escapes.open ? undefined : this.#committed()
+  }
+
+  #committed(): SessionTxError {
+    const { escapes, fail, transactionId } = this.#setup
+    const message =
+      'the statement ended the transaction from within (a procedure that commits or runs DDL?): what was written until ' +
+      'then is stored, what the session changed is not. Take the COMMIT or the DDL out of it, or call it outside of requests.'
+    const error = new SessionTxError('IMPLICIT_COMMIT', message, { transactionId: transactionId() })
+    fail(error)
+    escapes.tell('implicitCommit')
+    return error
+  }
+
+  /** After ROLLBACK or ROLLBACK TO SAVEPOINT; `byServer`: the server had rolled back before. */
+  async rolledBack({ warningStatus }: OkPacket, byServer: boolean): Promise<void> {
+    const { engines, escapes, lease } = this.#setup
+    if (warningStatus === 0 && !(byServer && engines.hasNonTransactional)) return
+    if (this.#guard.wroteTemporary || !(await escapes.notRolledBack(lease.connection))) return
+    escapes.tell('nonTransactional')
+    // A table that was InnoDB when the list was made, perhaps.
+    if (engines.reloadDue) await engines.load(lease.connection)
+  }
+
+  readonly #isTransactional = ({ schema, db, orgTable }: FieldPacket): boolean =>
+    this.#setup.engines.opensView(schema ?? db ?? '', orgTable)
+}
