@@ -12,9 +12,10 @@ import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
-import { atCommit, findDatabaseError, type Flavour, isFatal, type Sticky } from './errors.js'
+import { atCommit, type Flavour, isFatal, type Sticky } from './errors.js'
 import { Escapes, type TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
+import { readOnlyError } from './read-only.js'
 import { answered } from './round-trip.js'
 import { Statement } from './running-statement.js'
 import { Safeguard } from './safeguard.js'
@@ -70,6 +71,8 @@ export class MysqlResource implements OnePhaseResource {
   #turn: object | undefined
   #over = false
   #safeguard: Safeguard | undefined
+  /** A statement is looked into before it is sent; those after it wait, so that all are sent in the order they came. */
+  #vetting: Promise<void> | undefined
   #escapes: Escapes | undefined
   /** The connection must not be used again, not even for ROLLBACK. */
   #spoilt = false
@@ -106,22 +109,26 @@ export class MysqlResource implements OnePhaseResource {
     sql: string | StatementOptions,
     values: unknown,
   ): Promise<[unknown, FieldPacket[] | undefined]> {
-    const { transaction, observer } = this.#setup
-    transaction.assertUsable()
+    this.#setup.transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
-    while (this.#safeguard?.vetting !== undefined) await this.#safeguard.vetting
+    while (this.#vetting !== undefined) await this.#vetting
     this.#assertGoing()
     const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql, lease.server.dialect)
     const vetting = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
-    if (vetting !== undefined) {
-      await vetting.catch((error: unknown) => {
-        throw this.#noted(error, false)
-      })
-      this.#assertGoing()
+    if (vetting === undefined) return this.#send(lease, method, sql, values, facts)
+    const failed = (error: unknown): never => {
+      throw this.#noted(error, false)
     }
-    if (facts.dirties) this.#dirty = true
-    observer.sending(facts)
-    return this.#send(lease, method, sql, values, facts)
+    const sent = vetting.then(() => {
+      this.#assertGoing()
+      return this.#send(lease, method, sql, values, facts)
+    }, failed)
+    // Asked for later than `sent`, so that those who wait come after it.
+    const done = (): void => {
+      this.#vetting = undefined
+    }
+    this.#vetting = vetting.then(done, done)
+    return sent
   }
 
   /** Asked for in time: the handler may have returned while the connection came, and settle() waits for us. */
@@ -204,6 +211,8 @@ export class MysqlResource implements OnePhaseResource {
     facts: StatementFacts,
   ): Promise<[unknown, FieldPacket[] | undefined]> {
     const { observer } = this.#setup
+    if (facts.dirties) this.#dirty = true
+    observer.sending(facts)
     this.#sent += 1
     return new Promise((resolve, reject) => {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
@@ -217,7 +226,7 @@ export class MysqlResource implements OnePhaseResource {
           } else {
             observer.failed()
             const noted = this.#noted(error, facts.nowait)
-            if (facts.hidden) this.#afterHidden(facts, noted).then(reject, reject)
+            if (facts.hidden) this.#afterHidden(noted).then(reject, reject)
             else reject(noted)
           }
         } catch (conflict) {
@@ -237,13 +246,11 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /** What failed may have committed before it did. */
-  async #afterHidden(facts: StatementFacts, noted: unknown): Promise<unknown> {
+  async #afterHidden(noted: unknown): Promise<unknown> {
     if (this.#spoilt || this.#setup.transaction.conflict !== undefined) return noted
-    const escaped = await this.#safeguard?.failed(facts)
-    if (escaped === undefined) return noted
-    this.#dirty = true
-    attachError(escaped, noted)
-    return escaped
+    const escaped = await this.#safeguard?.failed()
+    if (escaped !== undefined) attachError(escaped, noted)
+    return escaped ?? noted
   }
 
   /**
@@ -391,13 +398,4 @@ export class MysqlResource implements OnePhaseResource {
       restore()
     }
   }
-}
-
-/** 1792: our own START TRANSACTION READ ONLY refused the statement. */
-const CANNOT_WRITE = 1792
-
-function readOnlyError(error: unknown, transactionId: string): unknown {
-  if (findDatabaseError(error)?.errno !== CANNOT_WRITE) return error
-  const message = 'a read-only transaction cannot write to the database'
-  return new SessionTxError('READ_ONLY', message, { cause: error, transactionId })
 }

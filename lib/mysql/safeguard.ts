@@ -26,18 +26,12 @@ interface SafeguardSetup {
 export class Safeguard {
   readonly #setup: SafeguardSetup
   readonly #guard: Guard
-  #vetting: Promise<void> | undefined
 
   constructor(setup: SafeguardSetup) {
     this.#setup = setup
     const { policy, engines, escapes, lease, transactionId, fail } = setup
     const writes = (table: string): void => escapes.tell('nonTransactional', table)
     this.#guard = new Guard({ engines, policy, schema: lease.schema, transactionId, fail, writes })
-  }
-
-  /** A statement that came before is looked into; those after it wait, so that all are sent in the order they came. */
-  get vetting(): Promise<void> | undefined {
-    return this.#vetting
   }
 
   /**
@@ -48,12 +42,7 @@ export class Safeguard {
     const looking = this.#guard.check(facts, this.#setup.lease.connection)
     const opens = facts.hidden && !this.#setup.escapes.open
     if (looking === undefined && !opens) return undefined
-    const vetting = this.#lookAndOpen(looking, opens, isFirst, hasSavepoint)
-    const done = (): void => {
-      this.#vetting = undefined
-    }
-    this.#vetting = vetting.then(done, done)
-    return vetting
+    return this.#lookAndOpen(looking, opens, isFirst, hasSavepoint)
   }
 
   /**
@@ -79,10 +68,10 @@ export class Safeguard {
     return this.#setup.escapes.committedBy(result, fields, this.#isTransactional) ? this.#committed() : undefined
   }
 
-  /** After an error that has left the transaction open, for all we know: what ran before the error may have committed. */
-  async failed(facts: StatementFacts): Promise<SessionTxError | undefined> {
+  /** After an error of a hidden statement that left the transaction open, for all we know: it may have committed first. */
+  async failed(): Promise<SessionTxError | undefined> {
     const { escapes, control } = this.#setup
-    if (!facts.hidden || !escapes.open) return undefined
+    if (!escapes.open) return undefined
     await control('DO 0')
     return escapes.open ? undefined : this.#committed()
   }

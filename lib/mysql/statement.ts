@@ -129,6 +129,7 @@ function isSelect(cursor: TokenCursor | undefined): boolean {
 // ── one statement ──────────────────────────────────────────────────────────────────────────────────────────────
 
 const DML = new Set(['select', 'insert', 'replace', 'update', 'delete', 'values', 'table'])
+const ANALYZED = new Set(['select', 'insert', 'replace', 'update', 'delete', 'with'])
 const AFTER_SETTINGS = new Set(['for'])
 const NO_TABLES: readonly TableName[] = Object.freeze([])
 
@@ -136,7 +137,7 @@ function addPart(parts: StatementPart[], cursor: TokenCursor, dialect: Dialect):
   toVerb(cursor)
   const { word } = cursor
   // A function of the same name, in what is no statement: REPLACE(a, b, c) behind THEN.
-  if (word === '' || cursor.isMark('(', 1) || word === 'select') return
+  if (word === '' || word === 'select' || (cursor.isMark('(', 1) && word !== 'update')) return
   if (word === 'execute' && cursor.wordAt(1) === 'immediate') return addImmediate(parts, cursor, dialect)
   const effect = transactionEffect(cursor)
   const verb = verbOf(cursor, effect)
@@ -163,7 +164,7 @@ function toVerb(cursor: TokenCursor): void {
     if (word === 'set' && cursor.wordAt(1) === 'statement') {
       cursor.skipTo(AFTER_SETTINGS)
       cursor.at += 1
-    } else if (word === 'analyze' && (DML.has(cursor.wordAt(1)) || cursor.wordAt(1) === 'with')) {
+    } else if (word === 'analyze' && ANALYZED.has(cursor.wordAt(1))) {
       cursor.at += 1
     } else if (word === 'analyze' && cursor.wordAt(1) === 'format' && cursor.isMark('=', 2)) {
       cursor.at += 4
@@ -237,8 +238,6 @@ const COMPOUND = new Set(['if', 'case', 'loop', 'while', 'repeat', 'for', 'decla
 const BEFORE_STATEMENT = new Set(['then', 'else', 'do', 'loop', 'repeat', 'begin', 'atomic'])
 
 function isCompound(cursor: TokenCursor): boolean {
-  // A label: `again: LOOP`.
-  if (cursor.isMark(':', 1)) return true
   return COMPOUND.has(cursor.word) || (cursor.word === 'begin' && cursor.wordAt(1) === 'not')
 }
 
