@@ -57,6 +57,16 @@ for (let code = 0; code < 128; code++) {
   if (/[0-9a-z]/i.test(letter) || code === DOLLAR || code === UNDERSCORE) IN_WORD[code] = 1
 }
 
+/** One of each, by character code: a list of values is mostly commas. */
+const MARKS: readonly Token[] = Array.from({ length: 128 }, (_, code) => {
+  const text = String.fromCharCode(code)
+  return Object.freeze({ kind: 'mark', text, raw: text })
+})
+
+const NOUGHT: Token = Object.freeze({ kind: 'word', text: '0', raw: '0' })
+/** Stands for every other number: nobody asks which it is, and texts with values in them have thousands. */
+const NUMBER: Token = Object.freeze({ kind: 'word', text: '1', raw: '1' })
+
 export function lex(sql: string, dialect: Dialect): readonly Token[] {
   const tokens: Token[] = []
   const { length } = sql
@@ -68,10 +78,16 @@ export function lex(sql: string, dialect: Dialect): readonly Token[] {
     if (code === SPACE || (code >= TAB && code <= CARRIAGE_RETURN)) {
       at += 1
     } else if (code >= 128 || IN_WORD[code] === 1) {
-      const end = wordEnd(sql, at)
-      const raw = sql.slice(at, end)
+      const end = code <= NINE ? numberEnd(sql, at) : 0
+      if (end !== 0) {
+        tokens.push(code === ZERO && end === at + 1 ? NOUGHT : NUMBER)
+        at = end
+        continue
+      }
+      const start = at
+      at = wordEnd(sql, start)
+      const raw = sql.slice(start, at)
       tokens.push({ kind: 'word', text: raw.toLowerCase(), raw })
-      at = end
     } else if (code === QUOTE || code === DOUBLE_QUOTE) {
       const asName = code === DOUBLE_QUOTE && dialect.ansiQuotes
       const escapes = !asName && dialect.backslashEscapes
@@ -92,8 +108,7 @@ export function lex(sql: string, dialect: Dialect): readonly Token[] {
       inCode = false
       at += 2
     } else {
-      const text = sql.charAt(at)
-      tokens.push({ kind: 'mark', text, raw: text })
+      tokens.push(MARKS[code] as Token)
       at += 1
     }
   }
@@ -147,6 +162,16 @@ function wordEnd(sql: string, start: number): number {
     at += 1
   }
   return at
+}
+
+/** Behind a word of digits only; 0 if it is none. */
+function numberEnd(sql: string, start: number): number {
+  let at = start + 1
+  for (;;) {
+    const code = sql.charCodeAt(at)
+    if (code >= ZERO && code <= NINE) at += 1
+    else return code >= 128 || IN_WORD[code] === 1 ? 0 : at
+  }
 }
 
 /** Behind the closing quote; a doubled one does not close. */

@@ -7,8 +7,14 @@
 import { LRUCache } from 'lru-cache'
 import { type Dialect, lex, type Token } from './lexer.js'
 import { type TableName, TokenCursor } from './token-cursor.js'
+import { telltales } from './telltales.js'
 import { isTemporaryTable, type TransactionEffect, transactionEffect } from './transaction-effect.js'
 import { writtenTables } from './written-tables.js'
+
+/** CALL and compound statements can do all of these where we do not see it. */
+const DIRTY_VERBS = new Set([
+  ...['set', 'use', 'lock', 'backup', 'handler', 'flush', 'prepare', 'deallocate', 'execute', 'call', 'xa'],
+])
 
 /** One of the statements of a text. */
 export interface StatementPart {
@@ -76,7 +82,7 @@ function isSame(one: Dialect, other: Dialect): boolean {
 
 function examine(tokens: readonly Token[], dialect: Dialect): StatementFacts {
   const statements = split(tokens)
-  const marks = new Marks(tokens)
+  const marks = telltales(tokens)
   const parts: StatementPart[] = []
   let dirties = marks.dirties
   let compound = false
@@ -112,7 +118,7 @@ function split(tokens: readonly Token[]): TokenCursor[] {
   let start = 0
   for (let at = 0; at <= tokens.length; at++) {
     const token = tokens[at]
-    if (token !== undefined && !(token.kind === 'mark' && token.text === ';')) continue
+    if (token !== undefined && (token.kind !== 'mark' || token.text !== ';')) continue
     if (at > start) statements.push(new TokenCursor(tokens, start, at))
     start = at + 1
   }
@@ -253,73 +259,5 @@ function* innerStarts(cursor: TokenCursor): Generator<number> {
     at = cursor.at + 1
     cursor.at = at
     if (!BEFORE_STATEMENT.has(cursor.word)) yield at
-  }
-}
-
-// ── the words of the whole text ────────────────────────────────────────────────────────────────────────────────
-
-/** CALL and compound statements can do all of these where we do not see it. */
-const DIRTY_VERBS = new Set([
-  ...['set', 'use', 'lock', 'backup', 'handler', 'flush', 'prepare', 'deallocate', 'execute', 'call', 'xa'],
-])
-const BEFORE_DERIVED = new Set(['from', 'join', 'straight_join', 'lateral'])
-const DERIVED = new Set(['select', 'with', 'values'])
-
-/** Words that mean the same wherever they stand; one look at each token. */
-class Marks {
-  dirties = false
-  nowait = false
-  notPlain = false
-
-  constructor(tokens: readonly Token[]) {
-    const cursor = new TokenCursor(tokens)
-    for (; !cursor.done; cursor.at += 1) {
-      if (cursor.token.kind === 'word') this.#word(cursor)
-      else if (cursor.token.kind === 'mark') this.#mark(cursor)
-    }
-  }
-
-  #word(cursor: TokenCursor): void {
-    const { word } = cursor
-    const next = cursor.wordAt(1)
-    switch (word) {
-      case 'into':
-        this.notPlain = true
-        if (cursor.isMark('@', 1)) this.dirties = true
-        break
-      case 'for':
-        if (next === 'update' || next === 'share') this.notPlain = true
-        break
-      case 'lock':
-        if (next === 'in') this.notPlain = true
-        break
-      case 'nowait':
-        this.nowait = true
-        break
-      case 'skip':
-        if (next === 'locked') this.nowait = true
-        break
-      case 'wait':
-        if (/^\d/.test(next) || cursor.isMark('?', 1)) this.nowait = true
-        break
-      case 'get_lock':
-        if (cursor.isMark('(', 1)) this.dirties = true
-        break
-      default:
-        if (word.startsWith('service_get_')) this.dirties = true
-        else if (BEFORE_DERIVED.has(word)) this.#derived(cursor)
-    }
-  }
-
-  #mark(cursor: TokenCursor): void {
-    if (cursor.isMark(',')) this.#derived(cursor)
-    else if (cursor.isMark(':') && cursor.isMark('=', 1)) this.dirties = true
-  }
-
-  /** Where a table can stand there is a subquery instead. */
-  #derived(cursor: TokenCursor): void {
-    let ahead = 1
-    while (cursor.isMark('(', ahead)) ahead += 1
-    if (ahead > 1 && DERIVED.has(cursor.wordAt(ahead))) this.notPlain = true
   }
 }

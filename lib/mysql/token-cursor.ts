@@ -40,12 +40,12 @@ export class TokenCursor {
     return this.wordAt(0)
   }
   wordAt(ahead: number): string {
-    const { kind, text } = this.peek(ahead)
-    return kind === 'word' ? text : ''
+    const token = this.peek(ahead)
+    return token.kind === 'word' ? token.text : ''
   }
   isMark(mark: string, ahead = 0): boolean {
-    const { kind, text } = this.peek(ahead)
-    return kind === 'mark' && text === mark
+    const token = this.peek(ahead)
+    return token.kind === 'mark' && token.text === mark
   }
 
   /** Passes over whichever of these words come here. */

@@ -160,8 +160,8 @@ function aliasOf(cursor: TokenCursor, table: TableName): string {
     cursor.skipBrackets()
   }
   cursor.skipWord('as')
-  const { kind, text } = cursor.token
-  if (kind !== 'name' && (kind !== 'word' || NO_ALIAS.has(text))) return table.name
+  const { token } = cursor
+  if (token.kind !== 'name' && (token.kind !== 'word' || NO_ALIAS.has(token.text))) return table.name
   cursor.at += 1
-  return text
+  return token.text
 }
