@@ -250,12 +250,13 @@ class Life<T> implements RetryRequest<T> {
     this.#parts.events.emit('rerun', { ...this.#facts(attempt), waitMs, waitedFor })
   }
 
+  /** Told once, though it shows several times: when it is written, and when it is not rolled back. */
   escaped(attempt: number, reason: EscapeReason, table: string | undefined): void {
+    if (this.#escape === reason) return
     const { events } = this.#parts
     events.emit('escaped', { ...this.#facts(attempt), reason, ...(table === undefined ? {} : { table }) })
-    if (this.#escape !== undefined) return
+    if (this.#escape === undefined) events.emit('notRerunnable', { route: this.#request.route(), reason })
     this.#escape = reason
-    events.emit('notRerunnable', { route: this.#request.route(), reason })
   }
 
   /** The deadline is a refusal, told as such when the request ends. */

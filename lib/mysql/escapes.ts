@@ -20,24 +20,11 @@ const NOT_ROLLED_BACK = '1196'
 export type TellEscape = (reason: EscapeReason, table?: string) => void
 
 export class Escapes {
-  readonly #tell: TellEscape
-  readonly #told = new Set<EscapeReason>()
   #open = false
-
-  constructor(tell: TellEscape) {
-    this.#tell = tell
-  }
 
   /** A transaction is known to be open. */
   get open(): boolean {
     return this.#open
-  }
-
-  /** Each reason is told once per attempt. */
-  tell(reason: EscapeReason, table?: string): void {
-    if (this.#told.has(reason)) return
-    this.#told.add(reason)
-    this.#tell(reason, table)
   }
 
   /** After a statement of our own, which commits nothing: what the server says is so. */

@@ -110,8 +110,16 @@ export class Guard {
     const halfWay = 'it would commit this request half way. Run it outside of requests, in a migration, say'
     const error =
       effect === 'controls'
-        ? new SessionTxError('TRANSACTION_CONTROL', `${verb} was not sent: ${already}. ${remedy(verb)}`, details)
-        : new SessionTxError('IMPLICIT_COMMIT', `${verb} was not sent: ${halfWay}. ${instead(verb)}`.trim(), details)
+        ? new SessionTxError(
+            'TRANSACTION_CONTROL',
+            `${verb} was not sent: ${already}. ${remedy(verb)}`,
+            details,
+          )
+        : new SessionTxError(
+            'IMPLICIT_COMMIT',
+            `${verb} was not sent: ${halfWay}. ${instead(verb)}`.trim(),
+            details,
+          )
     this.#setup.fail(error)
     return error
   }
@@ -129,7 +137,10 @@ const REMEDIES: readonly (readonly [verbs: RegExp, remedy: string])[] = Object.f
     /^SET TRANSACTION/,
     'The level is chosen by the option `isolation`, for one route by tx.transactional(handler, { isolation }).',
   ],
-  [/^XA/, 'It cannot take part in a distributed transaction; enlist the other side with ctx.tx.enlist(resource).'],
+  [
+    /^XA/,
+    'It cannot take part in a distributed transaction; enlist the other side with ctx.tx.enlist(resource).',
+  ],
   [/^/, 'Leave it out; for a part that can be undone use ctx.tx.savepoint(fn).'],
 ])
 

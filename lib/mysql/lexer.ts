@@ -21,7 +21,7 @@ export interface Dialect {
 }
 
 /** `word`: unquoted, keyword or name or number · `name`: quoted · `mark`: one character of punctuation. */
-export type TokenKind = 'word' | 'name' | 'string' | 'mark'
+type TokenKind = 'word' | 'name' | 'string' | 'mark'
 
 export interface Token {
   readonly kind: TokenKind

@@ -13,7 +13,7 @@ import type { OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { atCommit, type Flavour, isFatal, type Sticky } from './errors.js'
-import { Escapes, type TellEscape } from './escapes.js'
+import type { TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { readOnlyError } from './read-only.js'
 import { answered } from './round-trip.js'
@@ -73,7 +73,6 @@ export class MysqlResource implements OnePhaseResource {
   #safeguard: Safeguard | undefined
   /** A statement is looked into before it is sent; those after it wait, so that all are sent in the order they came. */
   #vetting: Promise<void> | undefined
-  #escapes: Escapes | undefined
   /** The connection must not be used again, not even for ROLLBACK. */
   #spoilt = false
   /** Something may be left on it that ROLLBACK does not take back. */
@@ -167,11 +166,10 @@ export class MysqlResource implements OnePhaseResource {
 
   #guarded(lease: Lease): Safeguard {
     const { broker, transaction, nonTransactionalTables, escaped } = this.#setup
-    this.#escapes ??= new Escapes(escaped)
     return new Safeguard({
       policy: nonTransactionalTables,
       engines: broker.engines,
-      escapes: this.#escapes,
+      escaped,
       lease,
       transactionId: () => transaction.id,
       control: sql => this.control(sql),
@@ -199,7 +197,7 @@ export class MysqlResource implements OnePhaseResource {
     const ok = await answered(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
-    this.#escapes?.controlled(ok)
+    this.#safeguard?.controlled(ok)
     return ok
   }
 
@@ -262,7 +260,7 @@ export class MysqlResource implements OnePhaseResource {
     const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
     if (recognised === undefined)
       return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
-    this.#escapes?.lost()
+    this.#safeguard?.lost()
     const { conflict, sticky } = recognised
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
@@ -378,7 +376,6 @@ export class MysqlResource implements OnePhaseResource {
     this.#ready = undefined
     this.#safeguard = undefined
     this.#sent = 0
-    this.#escapes?.lost()
     this.#setup.observer.ended()
     if (lease === undefined) return
     if (this.#spoilt || this.#dirty) lease.destroy()

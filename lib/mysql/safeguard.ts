@@ -6,7 +6,7 @@
 import { SessionTxError } from '../errors.js'
 import type { FieldPacket, OkPacket } from './driver.js'
 import type { Engines } from './engines.js'
-import type { Escapes } from './escapes.js'
+import { Escapes, type TellEscape } from './escapes.js'
 import { Guard } from './guard.js'
 import type { Lease } from './lease.js'
 import type { StatementFacts } from './statement.js'
@@ -14,7 +14,7 @@ import type { StatementFacts } from './statement.js'
 interface SafeguardSetup {
   readonly policy: 'refuse' | 'warn'
   readonly engines: Engines
-  readonly escapes: Escapes
+  readonly escaped: TellEscape
   readonly lease: Lease
   readonly transactionId: () => string
   /** A statement of our own on the lease. */
@@ -26,11 +26,12 @@ interface SafeguardSetup {
 export class Safeguard {
   readonly #setup: SafeguardSetup
   readonly #guard: Guard
+  readonly #escapes = new Escapes()
 
   constructor(setup: SafeguardSetup) {
     this.#setup = setup
-    const { policy, engines, escapes, lease, transactionId, fail } = setup
-    const writes = (table: string): void => escapes.tell('nonTransactional', table)
+    const { policy, engines, escaped, lease, transactionId, fail } = setup
+    const writes = (table: string): void => escaped('nonTransactional', table)
     this.#guard = new Guard({ engines, policy, schema: lease.schema, transactionId, fail, writes })
   }
 
@@ -40,7 +41,7 @@ export class Safeguard {
    */
   vet(facts: StatementFacts, isFirst: boolean, hasSavepoint: boolean): Promise<void> | undefined {
     const looking = this.#guard.check(facts, this.#setup.lease.connection)
-    const opens = facts.hidden && !this.#setup.escapes.open
+    const opens = facts.hidden && !this.#escapes.open
     if (looking === undefined && !opens) return undefined
     return this.#lookAndOpen(looking, opens, isFirst, hasSavepoint)
   }
@@ -57,42 +58,51 @@ export class Safeguard {
   ): Promise<void> {
     await looking
     if (!opens) return
-    const { control, escapes } = this.#setup
+    const { control } = this.#setup
     if (!isFirst) await control('DO 0')
-    if (!escapes.open && !hasSavepoint) await control('START TRANSACTION')
+    if (!this.#escapes.open && !hasSavepoint) await control('START TRANSACTION')
+  }
+
+  /** After a statement of our own. */
+  controlled(ok: OkPacket): void {
+    this.#escapes.controlled(ok)
+  }
+
+  /** After an error that took the transaction with it, or may have. */
+  lost(): void {
+    this.#escapes.lost()
   }
 
   /** @returns the error of a statement that has committed; the attempt has failed with it */
   answered(facts: StatementFacts, result: unknown, fields: unknown): SessionTxError | undefined {
     this.#guard.answered(facts)
-    return this.#setup.escapes.committedBy(result, fields, this.#isTransactional) ? this.#committed() : undefined
+    return this.#escapes.committedBy(result, fields, this.#isTransactional) ? this.#committed() : undefined
   }
 
   /** After an error of a hidden statement that left the transaction open, for all we know: it may have committed first. */
   async failed(): Promise<SessionTxError | undefined> {
-    const { escapes, control } = this.#setup
-    if (!escapes.open) return undefined
-    await control('DO 0')
-    return escapes.open ? undefined : this.#committed()
+    if (!this.#escapes.open) return undefined
+    await this.#setup.control('DO 0')
+    return this.#escapes.open ? undefined : this.#committed()
   }
 
   #committed(): SessionTxError {
-    const { escapes, fail, transactionId } = this.#setup
+    const { escaped, fail, transactionId } = this.#setup
     const message =
       'the statement ended the transaction from within (a procedure that commits or runs DDL?): what was written until ' +
       'then is stored, what the session changed is not. Take the COMMIT or the DDL out of it, or call it outside of requests.'
     const error = new SessionTxError('IMPLICIT_COMMIT', message, { transactionId: transactionId() })
     fail(error)
-    escapes.tell('implicitCommit')
+    escaped('implicitCommit')
     return error
   }
 
   /** After ROLLBACK or ROLLBACK TO SAVEPOINT; `byServer`: the server had rolled back before. */
   async rolledBack({ warningStatus }: OkPacket, byServer: boolean): Promise<void> {
-    const { engines, escapes, lease } = this.#setup
+    const { engines, escaped, lease } = this.#setup
     if (warningStatus === 0 && !(byServer && engines.hasNonTransactional)) return
-    if (this.#guard.wroteTemporary || !(await escapes.notRolledBack(lease.connection))) return
-    escapes.tell('nonTransactional')
+    if (this.#guard.wroteTemporary || !(await this.#escapes.notRolledBack(lease.connection))) return
+    escaped('nonTransactional')
     // A table that was InnoDB when the list was made, perhaps.
     if (engines.reloadDue) await engines.load(lease.connection)
   }

@@ -14,7 +14,19 @@ import type { TokenCursor } from './token-cursor.js'
 export type TransactionEffect = 'none' | 'commits' | 'controls' | 'hidden'
 
 const COMMITS = new Set([
-  ...['alter', 'rename', 'truncate', 'grant', 'revoke', 'optimize', 'repair', 'check', 'flush', 'reset', 'install'],
+  ...[
+    'alter',
+    'rename',
+    'truncate',
+    'grant',
+    'revoke',
+    'optimize',
+    'repair',
+    'check',
+    'flush',
+    'reset',
+    'install',
+  ],
   ...['uninstall', 'lock', 'backup', 'shutdown'],
   // By the manual of MySQL 8; MariaDB 10.11 was seen to leave the transaction open.
   ...['cache', 'change', 'stop', 'unlock', 'restart', 'clone', 'import'],

@@ -108,7 +108,8 @@ function qualified(
   schema: string | undefined,
 ): readonly TableName[] {
   const meant = references.filter(
-    ({ alias, table }) => alias === name?.toLowerCase() && (schema === undefined || same(table.schema, schema)),
+    ({ alias, table }) =>
+      alias === name?.toLowerCase() && (schema === undefined || same(table.schema, schema)),
   )
   return (meant.length > 0 ? meant : references).map(({ table }) => table)
 }

@@ -102,7 +102,10 @@ describe.each([
     ['GRANT SELECT ON *.* TO nobody', 'IMPLICIT_COMMIT', /^GRANT was not sent/],
   ])('sends %s: %s, both sides rolled back, no re-run', async (sql, code, message) => {
     const runs: number[] = []
-    const { client, errors, tx } = await start({ '/': sending(sql, swallow, runs), '/see': ctx => (ctx.body = { ...ctx.session }) })
+    const { client, errors, tx } = await start({
+      '/': sending(sql, swallow, runs),
+      '/see': ctx => (ctx.body = { ...ctx.session }),
+    })
     const ann = client()
     await expect(ann.get('/')).resolves.toMatchObject({ status: 500 })
     expect(errors).toMatchObject([{ code, message: expect.stringMatching(message) as string }])
@@ -249,7 +252,9 @@ describe("nonTransactionalTables: 'warn'", () => {
     await expect(client().get('/')).resolves.toMatchObject({ status: 200 })
     await client().get('/')
     expect([await row(), await count('old')]).toEqual([7, 2])
-    expect(heard).toMatchObject(Array(2).fill({ reason: 'nonTransactional', table: 'old', attempt: 1, route: '(unmatched)' }))
+    expect(heard).toMatchObject(
+      Array(2).fill({ reason: 'nonTransactional', table: 'old', attempt: 1, route: '(unmatched)' }),
+    )
     expect(tx.stats().escaped).toEqual({
       total: 2,
       byReason: { nonTransactional: 2 },
@@ -270,7 +275,9 @@ describe("nonTransactionalTables: 'warn'", () => {
       { nonTransactionalTables: 'warn' },
     )
     await expect(client().get('/')).resolves.toMatchObject({ status: 503 })
-    expect(errors).toMatchObject([{ code: 'NOT_RERUNNABLE', message: expect.stringContaining('cannot roll back') as string }])
+    expect(errors).toMatchObject([
+      { code: 'NOT_RERUNNABLE', message: expect.stringContaining('cannot roll back') as string },
+    ])
     expect(await count('old')).toBe(1)
     expect(tx.stats()).toMatchObject({ refused: { NOT_RERUNNABLE: 1 }, escaped: { total: 1 } })
   })
@@ -311,7 +318,11 @@ describe('what a trigger or a view writes to a table that cannot roll back', () 
     expect(errors).toMatchObject([{ code: 'NOT_RERUNNABLE', cause: { code: 'CONFLICT' } }])
     expect(runs).toEqual([1])
     expect([await row(), await count('log')]).toEqual([10, 1])
-    expect(tx.stats()).toMatchObject({ escaped: { total: 1 }, refused: { NOT_RERUNNABLE: 1 }, conflicts: { byKind: { row: 1 } } })
+    expect(tx.stats()).toMatchObject({
+      escaped: { total: 1 },
+      refused: { NOT_RERUNNABLE: 1 },
+      conflicts: { byKind: { row: 1 } },
+    })
   })
 
   test('after a conflict of the session, too', async () => {
@@ -360,7 +371,11 @@ describe('a procedure that ends the transaction from within', () => {
     ['by DDL', 'CALL ddl()', []],
     ['and fails afterwards', 'CALL commits_and_fails()', []],
     ['and answers with rows', 'CALL commits_and_shows()', []],
-    ['from a text that is put together', "EXECUTE IMMEDIATE CONCAT('COMM', 'IT')", ['UPDATE item SET n = 7 WHERE id = 2']],
+    [
+      'from a text that is put together',
+      "EXECUTE IMMEDIATE CONCAT('COMM', 'IT')",
+      ['UPDATE item SET n = 7 WHERE id = 2'],
+    ],
   ])('%s: IMPLICIT_COMMIT, an alarm, no re-run', async (_, call, before) => {
     for (const swallow of [false, true]) {
       const runs: number[] = []

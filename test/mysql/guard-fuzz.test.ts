@@ -39,7 +39,26 @@ afterAll(async () => {
 
 const hostile = fc
   .array(
-    fc.constantFrom("'", '"', '`', '\\', '/*', '*/', '--', '-- ', '#', '\n', ';', '%', '_', '0', 'n', 'Z', 'a', ' '),
+    fc.constantFrom(
+      "'",
+      '"',
+      '`',
+      '\\',
+      '/*',
+      '*/',
+      '--',
+      '-- ',
+      '#',
+      '\n',
+      ';',
+      '%',
+      '_',
+      '0',
+      'n',
+      'Z',
+      'a',
+      ' ',
+    ),
     { maxLength: 8 },
   )
   .map(parts => parts.join(''))
@@ -52,7 +71,8 @@ const literal = (escapes: boolean, quotes: readonly string[]): fc.Arbitrary<stri
     // An odd backslash at the end would escape the closing quote.
     if (escapes && (/\\+$/.exec(inner)?.[0].length ?? 0) % 2 === 1) inner += '\\'
     // Behind an odd backslash one of a doubled quote is escaped, and the other would close.
-    if (escapes) inner = inner.replace(/\\+(?=['"])/g, found => (found.length % 2 === 1 ? `${found}\\` : found))
+    if (escapes)
+      inner = inner.replace(/\\+(?=['"])/g, found => (found.length % 2 === 1 ? `${found}\\` : found))
     return quote + inner + quote
   })
 const quotedName = (quotes: readonly string[]): fc.Arbitrary<string> =>
@@ -70,7 +90,7 @@ const space = fc.constantFrom(
   "# ' /* \n",
   '--\n',
   '/*! */',
-  '/*!99999 , 5 /* \' */ */',
+  "/*!99999 , 5 /* ' */ */",
   '/*M! */',
   '/*!50000*/',
 )
@@ -187,7 +207,15 @@ const statement: fc.Arbitrary<Written> = fc
     qualified: flags,
     code: fc.constantFrom('', '/*!', '/*!50000', '/*M!', '/*M!100000 '),
     codeAt: fc.nat({ max: 5 }),
-    tail: fc.constantFrom('', ';', ' ;', ' -- ; COMMIT', ' # ; COMMIT', ' /* ; COMMIT */', ' /*!99999 ; COMMIT */'),
+    tail: fc.constantFrom(
+      '',
+      ';',
+      ' ;',
+      ' -- ; COMMIT',
+      ' # ; COMMIT',
+      ' /* ; COMMIT */',
+      ' /*!99999 ; COMMIT */',
+    ),
   })
   .filter(({ w, r }) => w !== r)
   .map(({ form, w, r, a, gaps, upper, quoted, qualified, code, codeAt, tail }) => {
@@ -212,7 +240,8 @@ const statement: fc.Arbitrary<Written> = fc
 
 /** What is in a literal stays together. */
 const wordsOf = (form: string): string[] => form.match(/(?:'[^']*'|"[^"]*"|[^ '"]+)+/g) ?? []
-const mixed = (word: string): string => word.replace(/./g, (one, at: number) => (at % 2 ? one.toLowerCase() : one))
+const mixed = (word: string): string =>
+  word.replace(/./g, (one, at: number) => (at % 2 ? one.toLowerCase() : one))
 
 function isRefused(sql: string): boolean {
   return statementFacts(sql, DIALECT).parts.some(
@@ -226,7 +255,9 @@ function isRefused(sql: string): boolean {
 /** Whether anything is left of it after ROLLBACK; undefined if the server did not run it. */
 async function isLeft(sql: string): Promise<boolean | undefined> {
   await connection.query(
-    OLD.map(table => `REPLACE INTO \`${table.replaceAll('`', '``')}\` VALUES (1, 1), (2, 2), (3, 3)`).join(';'),
+    OLD.map(table => `REPLACE INTO \`${table.replaceAll('`', '``')}\` VALUES (1, 1), (2, 2), (3, 3)`).join(
+      ';',
+    ),
   )
   const before = await contents()
   await connection.query('INSERT INTO marker (n) VALUES (1)')
@@ -248,7 +279,9 @@ async function contents(): Promise<unknown> {
   const sums = ['marker', ...OLD].map(
     table => `(SELECT CONCAT_WS('/', COUNT(*), SUM(n), SUM(id)) FROM \`${table.replaceAll('`', '``')}\`)`,
   )
-  const [rows] = await connection.query<RowDataPacket[]>(`SELECT ${sums.map((sum, at) => `${sum} AS c${at}`).join(', ')}`)
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT ${sums.map((sum, at) => `${sum} AS c${at}`).join(', ')}`,
+  )
   return rows[0]
 }
 

@@ -51,7 +51,11 @@ async function commandsOf(tx: SessionTx, work: (inner: Tx) => Promise<unknown>):
 const LOOK_UP = 'look up 2 names'
 
 test('for tables that are known nothing is asked, however they are written', async () => {
-  const sql = ['UPDATE item SET n = 1', 'DELETE FROM item WHERE id = 9', 'INSERT IGNORE INTO `item` VALUES (1, 1)']
+  const sql = [
+    'UPDATE item SET n = 1',
+    'DELETE FROM item WHERE id = 9',
+    'INSERT IGNORE INTO `item` VALUES (1, 1)',
+  ]
   const sent = await commandsOf(start(), async inner => {
     for (const one of sql) await inner.query(one)
   })
@@ -84,7 +88,12 @@ test('statements that were not waited for are sent in the order they came, thoug
   await tx.run(inner => inner.query('UPDATE item SET n = n'))
   await db.pool.query('CREATE TABLE young (id INT PRIMARY KEY) ENGINE=InnoDB')
   undo.push(() => db.pool.query('DROP TABLE young'))
-  const sql = ['INSERT INTO young VALUES (1)', 'DELETE FROM young', 'CALL harmless()', 'UPDATE item SET n = 5']
+  const sql = [
+    'INSERT INTO young VALUES (1)',
+    'DELETE FROM young',
+    'CALL harmless()',
+    'UPDATE item SET n = 5',
+  ]
   const sent = await commandsOf(tx, inner => Promise.all(sql.map(one => inner.query(one))))
   // The procedure comes before the first answer: that a transaction is open is not known yet.
   expect(sent).toEqual([LOOK_UP, ...sql.slice(0, 2), 'DO 0', ...sql.slice(2), 'COMMIT'])
@@ -148,7 +157,9 @@ test('the lexer reads as the server of the pool does: ANSI_QUOTES, NO_BACKSLASH_
   undo.push(() => other.end())
   const tx = sessionTx({ pool: other }, promptly)
   undo.push(() => tx.close())
-  await expect(tx.run(inner => inner.query('DELETE FROM "old"'))).rejects.toMatchObject({ code: 'NOT_TRANSACTIONAL' })
+  await expect(tx.run(inner => inner.query('DELETE FROM "old"'))).rejects.toMatchObject({
+    code: 'NOT_TRANSACTIONAL',
+  })
   await expect(tx.run(inner => inner.query("SELECT 'a\\'; COMMIT; -- '"))).rejects.toMatchObject({
     code: 'TRANSACTION_CONTROL',
   })
