@@ -188,6 +188,7 @@ describe('a table that cannot roll back', () => {
     'UPDATE item, old SET old.id = 5',
     'UPDATE item, old SET id = 5',
     '/* ; */ INSERT /*!INTO*/ old SELECT 1',
+    "LOAD DATA LOCAL INFILE '/nowhere' INTO TABLE old",
     'INSERT INTO item2 VALUES (1); INSERT INTO old VALUES (1)',
     'USE $; DELETE FROM old',
   ])('%s is refused, prepared or not', async sql => {
