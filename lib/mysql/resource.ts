@@ -123,10 +123,10 @@ export class MysqlResource implements OnePhaseResource {
       return this.#send(lease, method, sql, values, facts)
     }, failed)
     // Asked for later than `sent`, so that those who wait come after it.
-    const done = (): void => {
+    const over = (): void => {
       this.#vetting = undefined
     }
-    this.#vetting = vetting.then(done, done)
+    this.#vetting = vetting.then(over, over)
     return sent
   }
 

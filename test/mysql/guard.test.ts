@@ -152,7 +152,7 @@ test('the lexer reads as the server of the pool does: ANSI_QUOTES, NO_BACKSLASH_
   undo.push(() => db.pool.query('DROP TABLE old'))
   const other = mysql.createPool({ uri: db.url, connectionLimit: 1, multipleStatements: true })
   other.on('connection', connection => {
-    connection.query("SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'")
+    void connection.query("SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'")
   })
   undo.push(() => other.end())
   const tx = sessionTx({ pool: other }, promptly)
@@ -184,4 +184,5 @@ test('a connection without a current schema: qualified names are judged, unquali
     await inner.query('DELETE FROM old')
   })
   await expect(used).rejects.toMatchObject({ code: 'NOT_TRANSACTIONAL' })
+  await expect(send(`USE ${db.name}; DELETE FROM old`)).rejects.toMatchObject({ code: 'NOT_TRANSACTIONAL' })
 })
