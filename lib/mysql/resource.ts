@@ -19,6 +19,7 @@ import { readOnlyError } from './read-only.js'
 import { answered } from './round-trip.js'
 import { Statement } from './running-statement.js'
 import { Safeguard } from './safeguard.js'
+import { sentText } from './sent-text.js'
 import { type StatementFacts, statementFacts } from './statement.js'
 
 /** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
@@ -112,7 +113,8 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#ready ?? (await this.#takeLease())
     while (this.#vetting !== undefined) await this.#vetting
     this.#assertGoing()
-    const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql, lease.server.dialect)
+    const text = sentText(lease.connection, method, sql, values)
+    const facts = statementFacts(text, lease.server.dialect)
     const vetting = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
     if (vetting === undefined) return this.#send(lease, method, sql, values, facts)
     const failed = (error: unknown): never => {

@@ -2,6 +2,7 @@
  * What a handler may not send inside its transaction, seen by an application: refused before it is sent, named, with both
  * sides unchanged; and what slips through a trigger or a procedure: noticed, counted, and never run again.
  */
+import mysql from 'mysql2/promise'
 import type { KoaContext, SessionTxOptions } from '../../lib/index.js'
 import { serveTx, type TxContext, type TxServed } from '../support/app.js'
 import { promptly } from '../support/clock.js'
@@ -200,6 +201,27 @@ describe('a table that cannot roll back', () => {
     await client().get('/query')
     await client().get('/execute')
     expect(errors).toMatchObject([{ code: 'NOT_TRANSACTIONAL' }, { code: 'NOT_TRANSACTIONAL' }])
+  })
+
+  test('is found in a name or a raw text that mysql2 puts into the statement', async () => {
+    const { client, errors } = await start({
+      '/name': ctx => ctx.tx.query('INSERT INTO ?? VALUES (?)', ['old', 1]),
+      '/options': ctx => ctx.tx.query({ sql: 'DELETE FROM ??.??', values: [db.name, 'old'] }),
+      '/raw': ctx => ctx.tx.query('DELETE FROM ?', [mysql.raw('old')]),
+      '/control': ctx => ctx.tx.query('?', [mysql.raw('COMMIT')]),
+      '/innodb': async ctx => {
+        await ctx.tx.query('UPDATE ?? SET ? WHERE id = 1', ['item', { n: 5 }])
+        await ctx.tx.query('SELECT ? AS text', ['x; DELETE FROM old'])
+        ctx.body = 'done'
+      },
+    })
+    for (const path of ['/name', '/options', '/raw', '/control']) await client().get(path)
+    expect(errors.map(error => (error as { code: string }).code)).toEqual([
+      ...Array<string>(3).fill('NOT_TRANSACTIONAL'),
+      'TRANSACTION_CONTROL',
+    ])
+    await expect(client().get('/innodb')).resolves.toMatchObject({ status: 200 })
+    expect([await row(), await count('old')]).toEqual([5, 0])
   })
 
   test('younger than the list of tables, it is looked up before it is written', async () => {
