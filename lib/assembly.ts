@@ -64,6 +64,7 @@ export function assemble<C>(
   const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie } = options.session
   store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs })
   warnOfMemory(store.name, events)
+  warnOfEscapes(events)
 
   const keepsRecord =
     options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
@@ -86,6 +87,7 @@ export function assemble<C>(
     conflicts: { isRetryable, duplicateIsConflict },
     sizeBytesMax,
     acquireMs: options.acquireMs,
+    nonTransactionalTables: options.nonTransactionalTables,
     cookieMaxAgeMs: cookie.maxAge,
     backoff: { backoffBaseMs, backoffMaxMs },
     deadlineMs,
@@ -190,6 +192,24 @@ function strayJudge(
 }
 
 const ROUTES_WARNED_MAX = 200
+
+/** Once per route and reason: the next thousand say the same, and are counted. */
+function warnOfEscapes(events: EventHub): void {
+  const warned = new Set<string>()
+  events.on('escaped', ({ route, reason, table }) => {
+    const key = `${reason} ${route}`
+    if (warned.has(key) || warned.size >= ROUTES_WARNED_MAX) return
+    warned.add(key)
+    const what =
+      reason === 'implicitCommit'
+        ? 'a statement committed half of a request'
+        : `a request wrote to ${table === undefined ? 'a table' : `table '${table}'`} that cannot roll back`
+    process.emitWarning(
+      `${what} (route ${route}): that effect is outside of its transaction, and the request is not run again`,
+      'SessionTxWarning',
+    )
+  })
+}
 
 function warnOfMemory(store: string, events: EventHub): void {
   if (store !== 'memory') return

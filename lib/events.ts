@@ -16,8 +16,14 @@ export interface TransactionFacts {
 /** What was decided after a conflict. */
 export type ConflictDecision = 'rerun' | SessionTxErrorCode
 
+/**
+ * How an effect got outside of its transaction: into a table that cannot roll back, or by a statement that committed
+ * half of the attempt.
+ */
+export type EscapeReason = 'nonTransactional' | 'implicitCommit'
+
 /** Why a request could not be run again. */
-export type NotRerunnableReason = 'body' | 'position' | 'responseStarted' | 'nextCalled'
+export type NotRerunnableReason = 'body' | 'position' | 'responseStarted' | 'nextCalled' | EscapeReason
 
 export interface EventPayloads {
   begin: TransactionFacts
@@ -64,6 +70,11 @@ export interface EventPayloads {
   notRerunnable: { readonly route: string; readonly reason: NotRerunnableReason }
   /** The configured pool was used directly inside a request. */
   stray: { readonly route: string; readonly method: 'query' | 'execute' | 'getConnection' }
+  /**
+   * An effect of the attempt cannot be rolled back, so the request is not run again. `table`: where it is known. Once
+   * per attempt and reason.
+   */
+  escaped: TransactionFacts & { readonly reason: EscapeReason; readonly table?: string }
   /** Something failed after the outcome was decided; outcome and answer stand. */
   hookFailed: {
     readonly id: string

@@ -11,7 +11,6 @@ import { SessionTxError } from './errors.js'
  */
 export const NOT_YET: ReadonlySet<string> = new Set([
   'clientGone',
-  'nonTransactionalTables',
   'retry.rehearse',
   'session.userVariable',
   'hold.responseBytesMax',
@@ -75,6 +74,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['commitOnError', callback],
   ['readOnly', callback],
   ['commitRecord', oneOf('auto', 'always', 'off')],
+  ['nonTransactionalTables', oneOf('refuse', 'warn')],
   ['strayQueries', oneOf('warn', 'refuse', 'ignore')],
   ['lockWaitMs', limitMs],
   ['acquireMs', limitMs],

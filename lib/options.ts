@@ -100,6 +100,8 @@ interface PlainOptions<C> {
   readonly readOnly: Asked<[ctx: C], boolean> | undefined
   /** Settling a COMMIT that was not answered; `'auto'`: where the store needs it. Needs a table: `session-tx migrate`. */
   readonly commitRecord: 'auto' | 'always' | 'off'
+  /** What is done about a statement that writes to a table whose engine cannot roll back. */
+  readonly nonTransactionalTables: 'refuse' | 'warn'
   readonly strayQueries: 'warn' | 'refuse' | 'ignore'
   /** Row and metadata lock wait of our connections, rounded up to whole seconds. */
   readonly lockWaitMs: number
@@ -178,6 +180,7 @@ export const DEFAULTS = Object.freeze({
   commitOnError: undefined,
   readOnly: undefined,
   commitRecord: 'auto',
+  nonTransactionalTables: 'refuse',
   strayQueries: 'warn',
   lockWaitMs: 2_000,
   acquireMs: 2_000,

@@ -3,6 +3,7 @@
  * it is made on first use, so an attempt that touches nothing costs next to nothing. Knows no HTTP.
  */
 import { SessionTxError } from '../errors.js'
+import type { EscapeReason } from '../events.js'
 import { MysqlResource } from '../mysql/resource.js'
 import { DraftScope } from '../session/draft.js'
 import { sessionKey, shownKey } from '../session/identity.js'
@@ -29,6 +30,8 @@ interface AttemptSetup {
   readonly knewSession: boolean
   /** The request cannot run again: open session and rows at one instant. */
   readonly opensTogether: boolean
+  /** Hears that an effect cannot be rolled back. */
+  readonly life: { escaped(attempt: number, reason: EscapeReason, table: string | undefined): void }
 }
 
 /** What losers of a row queue for; sorts before every session's, so that no session is reserved by one who waits here. */
@@ -195,7 +198,7 @@ export class JointAttempt implements RunningAttempt {
   }
 
   #mysqlSide(): MysqlResource | undefined {
-    const { parts, request, opensTogether } = this.#setup
+    const { parts, request, opensTogether, life, order } = this.#setup
     const { broker } = parts
     if (broker === undefined || this.#mysql !== undefined) return this.#mysql
     const { transaction } = this
@@ -216,6 +219,8 @@ export class JointAttempt implements RunningAttempt {
       interrupt: this.#setup.interrupt,
       observer,
       readOnly: request.readOnly,
+      nonTransactionalTables: parts.nonTransactionalTables,
+      escaped: (reason, table) => life.escaped(order.attempt, reason, table),
       recognise: (error, flavour, atCommit) => recognise(error, flavour, parts.conflicts, atCommit),
     })
     return this.#mysql

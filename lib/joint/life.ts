@@ -6,7 +6,7 @@
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
 import { attachError, isSessionTxError, type SessionTxError } from '../errors.js'
-import type { EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
+import type { EscapeReason, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
@@ -60,6 +60,8 @@ class Life<T> implements RetryRequest<T> {
   #id: string | undefined
   #knewSession = false
   #lastOrder: AttemptOrder | undefined
+  /** An effect that cannot be rolled back: another attempt would have it twice. */
+  #escape: EscapeReason | undefined
   /** The event that says how the request ended has been told. */
   #told = false
 
@@ -84,7 +86,7 @@ class Life<T> implements RetryRequest<T> {
   readonly #idOf = (): string => this.id
 
   notRerunnable(): NotRerunnableReason | undefined {
-    return this.#request.notRerunnable()
+    return this.#escape ?? this.#request.notRerunnable()
   }
 
   /** The life of a request, as far as one attempt goes. */
@@ -176,6 +178,7 @@ class Life<T> implements RetryRequest<T> {
       id: this.#idOf,
       knewSession: this.#knewSession,
       opensTogether: order.opensTogether || neverAgain,
+      life: this,
     })
     this.#request.begun(attempt)
     if (events.hears('begin')) events.emit('begin', this.#facts(order.attempt))
@@ -273,6 +276,15 @@ class Life<T> implements RetryRequest<T> {
     this.#parts.events.emit('rerun', { ...this.#facts(attempt), waitMs, waitedFor })
   }
 
+  /** Told once, though it shows several times: when it is written, and when it is not rolled back. */
+  escaped(attempt: number, reason: EscapeReason, table: string | undefined): void {
+    if (this.#escape === reason) return
+    const { events } = this.#parts
+    events.emit('escaped', { ...this.#facts(attempt), reason, ...(table === undefined ? {} : { table }) })
+    if (this.#escape === undefined) events.emit('notRerunnable', { route: this.#request.route(), reason })
+    this.#escape = reason
+  }
+
   /** The deadline is a refusal, told as such when the request ends. */
   #tellRollback(order: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
     const { reason: deadline } = this.interrupt
@@ -308,7 +320,7 @@ class Life<T> implements RetryRequest<T> {
   refused(error: unknown): void {
     if (this.#told || this.#lastOrder === undefined || !isSessionTxError(error)) return
     const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
-    const reason = cannot ? this.#request.notRerunnable() : undefined
+    const reason = cannot ? this.notRerunnable() : undefined
     const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
     this.#parts.events.emit('refused', {
       ...this.#lasted(this.#lastOrder),

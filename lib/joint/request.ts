@@ -34,6 +34,7 @@ export interface JointParts {
   readonly conflicts: ConflictOptions
   readonly sizeBytesMax: number
   readonly acquireMs: number
+  readonly nonTransactionalTables: 'refuse' | 'warn'
   readonly cookieMaxAgeMs: number | undefined
   readonly backoff: Omit<RetryOptions, 'retries'>
   readonly deadlineMs: number

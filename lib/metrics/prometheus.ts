@@ -5,7 +5,7 @@
  */
 import { Counter, Gauge, type Metric, Registry } from 'prom-client'
 import type { ConflictKind } from '../errors.js'
-import type { NotRerunnableReason } from '../events.js'
+import type { EscapeReason, NotRerunnableReason } from '../events.js'
 import { type Buckets, CountedHistogram } from './counted-histogram.js'
 import type { Counts } from './counts.js'
 import type { Recorder } from './recorder.js'
@@ -45,7 +45,10 @@ const REASONS: Readonly<Record<NotRerunnableReason, 0>> = {
   position: 0,
   responseStarted: 0,
   nextCalled: 0,
+  nonTransactional: 0,
+  implicitCommit: 0,
 }
+const ESCAPES: Readonly<Record<EscapeReason, 0>> = { nonTransactional: 0, implicitCommit: 0 }
 
 const ATTEMPT_BOUNDS = Object.freeze([1, 2, 3, 4, 5, 10, 25, 50, 100])
 
@@ -149,6 +152,12 @@ export function createPrometheus(recorder: Recorder): PrometheusMetrics {
     'sessiontx_stray_queries_total',
     'Uses of the configured pool inside a request, outside its transaction.',
     s => s.stray.total,
+  )
+  counterBy(
+    'reason',
+    'sessiontx_escaped_effects_total',
+    'Attempts with an effect that could not be rolled back, by reason.',
+    s => ({ ...ESCAPES, ...s.escaped.byReason }),
   )
   counter(
     'sessiontx_hooks_failed_total',

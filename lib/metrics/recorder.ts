@@ -5,7 +5,7 @@
  */
 import { createHistogram } from 'node:perf_hooks'
 import type { ConflictKind, SessionTxErrorCode } from '../errors.js'
-import type { EventHub, EventPayloads, NotRerunnableReason } from '../events.js'
+import type { EscapeReason, EventHub, EventPayloads, NotRerunnableReason } from '../events.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Buckets } from './counted-histogram.js'
 import { boundedName, CappedCounts, Recent } from './counts.js'
@@ -67,6 +67,9 @@ export class Recorder {
   readonly #notRerunnable = new CappedCounts<NotRerunnableReason>()
   #stray = 0
   readonly #strayByRoute = new CappedCounts()
+  #escaped = 0
+  readonly #escapedByReason = new CappedCounts<EscapeReason>()
+  readonly #escapedByRoute = new CappedCounts()
   #hooksFailed = 0
   readonly #settled: Record<SettledOutcome, number> = { committed: 0, rolledBack: 0, unknown: 0 }
   #commitsLost = 0
@@ -100,6 +103,11 @@ export class Recorder {
       hub.on('stray', facts => {
         this.#stray++
         this.#strayByRoute.add(facts.route)
+      }),
+      hub.on('escaped', facts => {
+        this.#escaped++
+        this.#escapedByReason.add(facts.reason)
+        this.#escapedByRoute.add(facts.route)
       }),
       hub.on('hookFailed', () => {
         this.#hooksFailed++
@@ -143,6 +151,11 @@ export class Recorder {
       refused: this.#refused.toObject(),
       notRerunnable: this.#notRerunnable.toObject(),
       stray: { total: this.#stray, byRoute: this.#strayByRoute.toObject() },
+      escaped: {
+        total: this.#escaped,
+        byReason: this.#escapedByReason.toObject(),
+        byRoute: this.#escapedByRoute.toObject(),
+      },
       hooksFailed: this.#hooksFailed,
       inDoubt: this.#gauges.inDoubt?.() ?? null,
       settled: { ...this.#settled },

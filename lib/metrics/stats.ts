@@ -3,7 +3,7 @@
  * what can fall is marked "now". Knows nothing of who counts or who reads.
  */
 import type { ConflictKind, SessionTxErrorCode } from '../errors.js'
-import type { ConflictDecision, NotRerunnableReason } from '../events.js'
+import type { ConflictDecision, EscapeReason, NotRerunnableReason } from '../events.js'
 import type { Counts } from './counts.js'
 
 /** How a request's transaction ended; each request ends in exactly one. */
@@ -84,6 +84,12 @@ export interface Stats {
   readonly notRerunnable: Counts<NotRerunnableReason>
   /** Uses of the configured pool inside a request, outside its transaction. */
   readonly stray: { readonly total: number; readonly byRoute: Counts }
+  /** Attempts with an effect that could not be rolled back; more than 0 wants looking into. */
+  readonly escaped: {
+    readonly total: number
+    readonly byReason: Counts<EscapeReason>
+    readonly byRoute: Counts
+  }
   readonly hooksFailed: number
   /** Transactions whose COMMIT was not answered and that are being settled, now; null: no commit record is kept. */
   readonly inDoubt: number | null

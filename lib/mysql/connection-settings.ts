@@ -4,6 +4,7 @@
  */
 import type { CoreConnection } from './driver.js'
 import type { Flavour } from './errors.js'
+import type { Dialect } from './lexer.js'
 import { okOf, rowsOf } from './round-trip.js'
 
 export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
@@ -21,6 +22,8 @@ export interface ServerFacts {
    * own.
    */
   readonly rowSnapshot: boolean
+  /** How it reads the text of a statement. */
+  readonly dialect: Dialect
 }
 
 export interface ServerProfile {
@@ -35,6 +38,8 @@ export interface ServerProfile {
 export interface TakenOver {
   readonly restoreSql: string
   readonly serverIdentity: string
+  /** The connection's current database; '' if it has none. */
+  readonly schema: string
 }
 
 const IDENTITY = ['hostname', 'port', 'server_id', 'server_uuid', 'server_uid']
@@ -46,6 +51,7 @@ const INTERESTING = [
     'tx_isolation',
     'transaction_isolation',
     'lock_wait_timeout',
+    'sql_mode',
   ],
   ...[
     'innodb_lock_wait_timeout',
@@ -99,6 +105,7 @@ export async function detectServer(
       snapshotIsolation: hasSnapshot,
       galera: flavour === 'galera',
       rowSnapshot: level === 'REPEATABLE-READ',
+      dialect: dialectOf(found),
     }),
     settings,
     identity: IDENTITY.filter(name => found.has(name)),
@@ -110,6 +117,19 @@ function flavourOf(found: ReadonlyMap<string, string>): Flavour {
   if (/tidb/i.test(words)) return 'tidb'
   if (/^(on|1)$/i.test(found.get('wsrep_on') ?? '')) return 'galera'
   return /mariadb/i.test(words) ? 'mariadb' : 'mysql'
+}
+
+/** The SQL mode is that of the pool's connections; one that a handler sets is gone with the connection it is set on. */
+function dialectOf(found: ReadonlyMap<string, string>): Dialect {
+  const version = found.get('version') ?? ''
+  const [, major = 0, minor = 0, patch = 0] = /^(\d+)\.(\d+)\.(\d+)/.exec(version) ?? []
+  const modes = (found.get('sql_mode') ?? '').split(',')
+  return Object.freeze({
+    mariadb: /mariadb/i.test(`${version} ${found.get('version_comment')}`),
+    version: Number(major) * 10_000 + Number(minor) * 100 + Number(patch),
+    ansiQuotes: modes.includes('ANSI_QUOTES'),
+    backslashEscapes: !modes.includes('NO_BACKSLASH_ESCAPES'),
+  })
 }
 
 /**
@@ -130,6 +150,7 @@ export async function takeOver(connection: CoreConnection, profile: ServerProfil
   const columns = [
     ...names.map(name => `@@session.${name}`),
     ...profile.identity.map(name => `@@global.${name}`),
+    'DATABASE()',
   ]
   const [row = []] = await rowsOf(connection, `SELECT ${columns.join(', ')}`)
   const ok = await okOf(connection, assign([...profile.settings]))
@@ -138,7 +159,8 @@ export async function takeOver(connection: CoreConnection, profile: ServerProfil
   if ((ok.serverStatus & IN_TRANSACTION) !== 0) await okOf(connection, 'ROLLBACK')
   return {
     restoreSql: assign(names.map((name, index) => [name, literal(row[index])])),
-    serverIdentity: identityOf(row.slice(names.length)),
+    serverIdentity: identityOf(row.slice(names.length, -1)),
+    schema: row.at(-1) ?? '',
   }
 }
 

@@ -69,6 +69,9 @@ interface ExecuteCommand {
 
 export interface CoreConnection extends Emitter {
   readonly threadId: number | null
+  readonly config: { readonly queryFormat?: unknown }
+  /** The statement with its values in it, as `query` would send it. */
+  format(sql: string, values: unknown, namedPlaceholders?: unknown): string
   query(statement: string | StatementOptions, callback: ResultCallback): CoreCommand
   query(statement: string | StatementOptions, values: unknown, callback: ResultCallback): CoreCommand
   execute(statement: string | StatementOptions, callback: ResultCallback): ExecuteCommand

@@ -200,6 +200,13 @@ export function isAccessDenied(error: unknown): boolean {
   return ACCESS_NUMBERS.has(findDatabaseError(error)?.errno)
 }
 
+/** The connection is gone. */
+export function isFatal(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false
+  const { fatal, message } = error as { fatal?: unknown; message?: unknown }
+  return fatal === true || (typeof message === 'string' && message.includes('closed state'))
+}
+
 /** The server's or driver's own error inside whatever query builders wrapped around it. */
 export function findDatabaseError(error: unknown): DatabaseError | undefined {
   return innermost(error, one => isServerNumber(one.errno) || isLost(one))

@@ -42,6 +42,8 @@ export class Lease {
   readonly connection: CoreConnection
   readonly prepared: PreparedStatements
   readonly server: ServerFacts
+  /** The database that the connection is in; '' if in none. */
+  readonly schema: string
   readonly #end: (leased: LeasedConnection, clean: boolean) => void
   #leased: LeasedConnection | undefined
 
@@ -53,6 +55,7 @@ export class Lease {
     this.connection = leased.connection
     this.prepared = leased.prepared
     this.server = server
+    this.schema = leased.schema
     this.#leased = leased
     this.#end = end
   }

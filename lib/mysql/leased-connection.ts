@@ -63,6 +63,11 @@ export class LeasedConnection {
     return this.#taken?.serverIdentity ?? ''
   }
 
+  /** The database that it is in; '' if in none. */
+  get schema(): string {
+    return this.#taken?.schema ?? ''
+  }
+
   /** The only place where the state changes. */
   enter(next: LeaseState): void {
     const from = this.#state

@@ -6,16 +6,21 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { SessionTxError } from '../errors.js'
+import { attachError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Transaction } from '../transaction/transaction.js'
 import { Decision } from './decision.js'
-import type { FieldPacket, ResultCallback, StatementOptions } from './driver.js'
-import { findDatabaseError, type Flavour, type Sticky } from './errors.js'
+import type { FieldPacket, OkPacket, ResultCallback, StatementOptions } from './driver.js'
+import { type Flavour, isFatal, type Sticky } from './errors.js'
+import type { TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
+import { readOnlyError } from './read-only.js'
+import { answered } from './round-trip.js'
 import { Statement } from './running-statement.js'
+import { Safeguard } from './safeguard.js'
+import { sentText } from './sent-text.js'
 import { type StatementFacts, statementFacts } from './statement.js'
 
 /** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
@@ -39,6 +44,9 @@ interface MysqlResourceSetup {
   readonly interrupt: Interrupt
   readonly observer: StatementObserver
   readonly readOnly: boolean
+  readonly nonTransactionalTables: 'refuse' | 'warn'
+  /** An effect cannot be rolled back: the request must not run again. */
+  readonly escaped: TellEscape
   /** The one question of retryability (joint/conflicts.ts). */
   recognise(
     error: unknown,
@@ -66,8 +74,13 @@ export class MysqlResource implements OnePhaseResource {
   #ready: Lease | undefined
   #turn: object | undefined
   #over = false
-  /** The connection must not be used again. */
+  #safeguard: Safeguard | undefined
+  /** A statement is looked into before it is sent; those after it wait, so that all are sent in the order they came. */
+  #vetting: Promise<void> | undefined
+  /** The connection must not be used again, not even for ROLLBACK. */
   #spoilt = false
+  /** Something may be left on it that ROLLBACK does not take back. */
+  #dirty = false
   #sent = 0
   /** Something was sent that may have changed a row. */
   #writes = false
@@ -102,16 +115,33 @@ export class MysqlResource implements OnePhaseResource {
     sql: string | StatementOptions,
     values: unknown,
   ): Promise<[unknown, FieldPacket[] | undefined]> {
-    const { transaction, observer } = this.#setup
-    transaction.assertUsable()
+    this.#setup.transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
-    // Asked for in time: the handler may have returned while the connection came, and settle() waits for us.
+    while (this.#vetting !== undefined) await this.#vetting
+    this.#assertGoing()
+    const text = sentText(lease.connection, method, sql, values)
+    const facts = statementFacts(text, lease.server.dialect)
+    const vetting = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
+    if (vetting === undefined) return this.#send(lease, method, sql, values, facts)
+    const failed = (error: unknown): never => {
+      throw this.#noted(error, false)
+    }
+    const sent = vetting.then(() => {
+      this.#assertGoing()
+      return this.#send(lease, method, sql, values, facts)
+    }, failed)
+    // Asked for later than `sent`, so that those who wait come after it.
+    const over = (): void => {
+      this.#vetting = undefined
+    }
+    this.#vetting = vetting.then(over, over)
+    return sent
+  }
+
+  /** Asked for in time: the handler may have returned while the connection came, and settle() waits for us. */
+  #assertGoing(): void {
+    const { transaction } = this.#setup
     if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
-    const facts = statementFacts(typeof sql === 'string' ? sql : sql.sql)
-    if (facts.dirties) this.#spoilt = true
-    if (!facts.readsOnly) this.#writes = true
-    observer.sending(facts)
-    return this.#send(lease, method, sql, values, facts)
   }
 
   #takeLease(): Promise<Lease> {
@@ -134,11 +164,25 @@ export class MysqlResource implements OnePhaseResource {
       throw transaction.closedError()
     }
     this.#lease = lease
+    this.#safeguard = this.#guarded(lease)
     const opening = observer.opening(this, lease)
     if (opening !== undefined) await opening
     else if (readOnly) await this.control('START TRANSACTION READ ONLY')
     this.#ready = lease
     return lease
+  }
+
+  #guarded(lease: Lease): Safeguard {
+    const { broker, transaction, nonTransactionalTables, escaped } = this.#setup
+    return new Safeguard({
+      policy: nonTransactionalTables,
+      engines: broker.engines,
+      escaped,
+      lease,
+      transactionId: () => transaction.id,
+      control: sql => this.control(sql),
+      fail: error => transaction.fail(error),
+    })
   }
 
   /** Takes the connection now, without a statement. */
@@ -154,13 +198,15 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /** A statement of our own, which nobody observes. */
-  control(sql: string): Promise<void> {
+  async control(sql: string): Promise<OkPacket> {
     const lease = this.#lease
     if (lease === undefined) throw new TypeError('there is no connection yet')
     this.#sent += 1
-    return answered(lease, sql).catch((error: unknown) => {
+    const ok = await answered(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
+    this.#safeguard?.controlled(ok)
+    return ok
   }
 
   #send(
@@ -171,16 +217,24 @@ export class MysqlResource implements OnePhaseResource {
     facts: StatementFacts,
   ): Promise<[unknown, FieldPacket[] | undefined]> {
     const { observer } = this.#setup
+    if (facts.dirties) this.#dirty = true
+    if (!facts.readsOnly) this.#writes = true
+    observer.sending(facts)
     this.#sent += 1
     return new Promise((resolve, reject) => {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
         try {
           if (error === null) {
+            const escaped = this.#safeguard?.answered(facts, rows, fields)
+            if (escaped !== undefined) this.#dirty = true
             observer.answered(facts, rows, fields as FieldPacket[] | undefined)
-            resolve([rows, fields as FieldPacket[] | undefined])
+            if (escaped === undefined) resolve([rows, fields as FieldPacket[] | undefined])
+            else reject(escaped)
           } else {
             observer.failed()
-            reject(this.#noted(error, facts.nowait))
+            const noted = this.#noted(error, facts.nowait)
+            if (facts.hidden) this.#afterHidden(noted).then(reject, reject)
+            else reject(noted)
           }
         } catch (conflict) {
           reject(conflict)
@@ -196,6 +250,14 @@ export class MysqlResource implements OnePhaseResource {
     })
   }
 
+  /** What failed may have committed before it did. */
+  async #afterHidden(noted: unknown): Promise<unknown> {
+    if (this.#spoilt || this.#setup.transaction.conflict !== undefined) return noted
+    const escaped = await this.#safeguard?.failed()
+    if (escaped !== undefined) attachError(escaped, noted)
+    return escaped ?? noted
+  }
+
   /**
    * Recognises a conflict where it is thrown, before any rollback: the attempt has lost even if the handler catches
    * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
@@ -205,6 +267,7 @@ export class MysqlResource implements OnePhaseResource {
     const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
     if (recognised === undefined)
       return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
+    this.#safeguard?.lost()
     const { conflict, sticky } = recognised
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
@@ -235,7 +298,9 @@ export class MysqlResource implements OnePhaseResource {
       transactionId: transaction.id,
       record: broker.record,
       writes: this.#writes && !readOnly,
-      sendCommit: () => answered(lease, 'COMMIT'),
+      sendCommit: async () => {
+        await answered(lease.connection, 'COMMIT')
+      },
       recognise: error => recognise(error, lease.server.flavour, true)?.conflict,
     })
     this.#decision = decision
@@ -270,13 +335,19 @@ export class MysqlResource implements OnePhaseResource {
     try {
       const ended = (await this.#runningEnd()) || (await this.#interrupted(lease))
       if (!ended || this.#spoilt) return this.abandon()
-      if (this.#sent > 0) await this.#inTime(answered(lease, 'ROLLBACK'))
+      if (this.#sent > 0) await this.#undo(lease)
     } catch (error) {
       // Still inside a transaction, for all we know: the server ends it when the socket closes.
       this.abandon()
       throw error
     }
     this.#letGo()
+  }
+
+  async #undo(lease: Lease): Promise<void> {
+    const ok = await this.#inTime(answered(lease.connection, 'ROLLBACK'))
+    const byServer = this.#setup.transaction.conflict?.conflict?.store === this.name
+    if (this.#safeguard !== undefined) await this.#inTime(this.#safeguard.rolledBack(ok, byServer))
   }
 
   /** Waits for what is still running, not beyond the deadline. */
@@ -313,7 +384,7 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /** A server that does not answer keeps neither the request nor the connection's place in the pool. */
-  #inTime(work: Promise<void>): Promise<void> {
+  #inTime<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const late = (): void => reject(new Error(`ROLLBACK was not answered within ${ROLLBACK_MS_MAX} ms`))
       const timer = this.#setup.clock.after(ROLLBACK_MS_MAX, late)
@@ -326,12 +397,13 @@ export class MysqlResource implements OnePhaseResource {
     this.#lease = undefined
     this.#leasing = undefined
     this.#ready = undefined
+    this.#safeguard = undefined
     this.#sent = 0
     this.#writes = false
     this.#setup.observer.ended()
     if (lease === undefined) return
     this.#decision?.end(this.#spoilt)
-    if (this.#spoilt) lease.destroy()
+    if (this.#spoilt || this.#dirty) lease.destroy()
     else lease.release()
   }
 
@@ -343,7 +415,8 @@ export class MysqlResource implements OnePhaseResource {
     await this.control(`SAVEPOINT ${name}`)
     return async () => {
       await Promise.all([...this.#running].map(statement => statement.end))
-      await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
+      const ok = await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
+      await this.#safeguard?.rolledBack(ok, false)
       restore()
     }
   }
@@ -366,26 +439,4 @@ function dispatch(
       ? connection.execute(statement, onAnswer)
       : connection.execute(statement, values, onAnswer)
   prepared.executed(typeof statement === 'string' ? { sql } : { ...statement, sql })
-}
-
-/** 1792: our own START TRANSACTION READ ONLY refused the statement. */
-const CANNOT_WRITE = 1792
-
-function readOnlyError(error: unknown, transactionId: string): unknown {
-  if (findDatabaseError(error)?.errno !== CANNOT_WRITE) return error
-  const message = 'a read-only transaction cannot write to the database'
-  return new SessionTxError('READ_ONLY', message, { cause: error, transactionId })
-}
-
-/** One statement without a result, unjudged. */
-function answered(lease: Lease, sql: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    lease.connection.query(sql, error => (error === null ? resolve() : reject(error)))
-  })
-}
-
-function isFatal(error: unknown): boolean {
-  if (typeof error !== 'object' || error === null) return false
-  const { fatal, message } = error as { fatal?: unknown; message?: unknown }
-  return fatal === true || (typeof message === 'string' && message.includes('closed state'))
 }

@@ -35,6 +35,13 @@ export async function okOf(connection: CoreConnection, sql: string): Promise<OkP
   return (await answer(connection, sql)) as OkPacket
 }
 
+/** For statements whose waiting somebody else limits. */
+export function answered(connection: CoreConnection, sql: string): Promise<OkPacket> {
+  return new Promise((resolve, reject) => {
+    connection.query(sql, (error, ok) => (error === null ? resolve(ok as OkPacket) : reject(error)))
+  })
+}
+
 /**
  * Not mysql2's `timeout`: its timer outlives a connection that is lost meanwhile, and keeps the process
  * alive.

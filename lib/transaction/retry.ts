@@ -173,6 +173,8 @@ const REASONS: Readonly<Record<NotRerunnableReason, string>> = Object.freeze({
     'session-tx could not find what stands below it (mount it with app.use, or use tx.transactional(handler))',
   responseStarted: 'the response had started',
   nextCalled: 'the handler called next(), which works only once',
+  nonTransactional: 'it wrote to a table that cannot roll back, and would write there again',
+  implicitCommit: 'a statement committed half of it, and would do that again',
 })
 
 const ENDS_WAITING: ReadonlySet<SessionTxErrorCode> = new Set([

@@ -14,6 +14,7 @@ const events: Record<EventName, true> = {
   commitsLost: true,
   notRerunnable: true,
   stray: true,
+  escaped: true,
   hookFailed: true,
   'session:missed': true,
   'session:expired': true,

@@ -634,6 +634,7 @@ test('no session value and no raw id in statistics, Prometheus text, errors or e
       'commitsLost',
       'notRerunnable',
       'stray',
+      'escaped',
     ] as const),
     ...(['hookFailed', 'session:missed', 'session:expired', 'session:destroyed', 'session:evicted'] as const),
   ]

@@ -37,6 +37,7 @@ const complete = {
   commitsLost: { transactions: 1 },
   notRerunnable: { route: facts.route, reason: 'body' },
   stray: { route: facts.route, method: 'query' },
+  escaped: { ...facts, reason: 'nonTransactional' },
   hookFailed: { id: facts.id, route: facts.route, hook: 'afterCommit', error: new Error('hook') },
   'session:missed': { session: 'abc' },
   'session:expired': { session: 'abc', reason: 'idle' },

@@ -30,6 +30,7 @@ test('every metric is named sessiontx_*, has a sentence, and is in base units', 
     'sessiontx_refused_total counter',
     'sessiontx_not_rerunnable_total counter',
     'sessiontx_stray_queries_total counter',
+    'sessiontx_escaped_effects_total counter',
     'sessiontx_hooks_failed_total counter',
     'sessiontx_in_doubt gauge',
     'sessiontx_settled_total counter',
@@ -74,6 +75,12 @@ test('the numbers are those of stats(), times in seconds', async () => {
     position: 0,
     responseStarted: 0,
     nextCalled: 0,
+    nonTransactional: 0,
+    implicitCommit: 0,
+  })
+  expect(by(families, 'sessiontx_escaped_effects_total', 'reason')).toEqual({
+    nonTransactional: 1,
+    implicitCommit: 0,
   })
   expect(only(families, 'sessiontx_reruns_total')).toBe(1)
   expect(only(families, 'sessiontx_stray_queries_total')).toBe(1)
@@ -194,6 +201,7 @@ function everything(happens: ReturnType<typeof recording>['happens']): void {
   happens('stray')
   happens('settled')
   happens('commitsLost', { transactions: 2 })
+  happens('escaped')
   happens('hookFailed')
   happens('session:evicted')
   happens('session:expired')

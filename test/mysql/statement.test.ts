@@ -1,5 +1,9 @@
 /** What the text of a statement gives away; every doubt is on the safe side. */
-import { statementFacts } from '../../lib/mysql/statement.js'
+import type { Dialect } from '../../lib/mysql/lexer.js'
+import { statementFacts as factsOf, type StatementFacts } from '../../lib/mysql/statement.js'
+
+const MARIADB: Dialect = { mariadb: true, version: 101_119, ansiQuotes: false, backslashEscapes: true }
+const statementFacts = (sql: string): StatementFacts => factsOf(sql, MARIADB)
 
 describe('a plain SELECT', () => {
   test.each([
@@ -90,6 +94,60 @@ describe('what may leave something behind', () => {
     'CREATE TABLE temporary_things (a int)',
     'DELETE FROM t',
   ])('but not %s', sql => expect(statementFacts(sql).dirties).toBe(false))
+})
+
+describe('which tables are written', () => {
+  const written = (sql: string): string[] =>
+    statementFacts(sql).parts.flatMap(({ writes }) =>
+      writes.map(({ schema, name }) => (schema === undefined ? name : `${schema}.${name}`)),
+    )
+
+  test.each([
+    ['INSERT INTO Shop.`Item` VALUES (1)', ['Shop.Item']],
+    ['INSERT INTO t PARTITION (p0) (a) VALUES (1)', ['t']],
+    ['INSERT INTO `insert` SET `set` = 1', ['insert']],
+    ['INSERT t VALUE (1)', ['t']],
+    ['REPLACE DELAYED t SELECT * FROM u', ['t']],
+    ["LOAD DATA LOCAL INFILE 'into table x' REPLACE INTO TABLE s.t FIELDS TERMINATED BY ','", ['s.t']],
+    ["LOAD XML INFILE 'f' INTO TABLE t ROWS IDENTIFIED BY '<row>'", ['t']],
+    ['UPDATE .t SET a = 1', ['t']],
+    ["UPDATE t FOR PORTION OF p FROM '2000-01-01' TO '2001-01-01' SET a = 1", ['t']],
+    ["DELETE FROM t FOR PORTION OF p FROM '2000-01-01' TO '2001-01-01'", ['t']],
+    ['DELETE HISTORY FROM t BEFORE SYSTEM_TIME now()', ['t']],
+    ['DELETE FROM t AS x WHERE x.a = 1', ['t']],
+    ['UPDATE t x PARTITION (p0) SET x.a = 1', ['t']],
+    ['WITH x AS (SELECT 1), y (a) AS (SELECT 2) UPDATE t JOIN x SET t.a = 1', ['t']],
+    ['WITH RECURSIVE x AS (SELECT 1 UNION SELECT 2) DELETE t FROM t JOIN x', ['t']],
+    ['UPDATE { OJ a LEFT JOIN b ON a.i = b.i } SET b.n = 1', ['b']],
+    ['UPDATE s.t, u SET s.t.n = 1, u.n = (SELECT 1), s.t.m = CASE WHEN 1 THEN 2 ELSE 3 END', ['s.t', 'u']],
+    ['UPDATE s1.t a, s2.t b SET b.n := 1 WHERE a.n IN (1, 2) ORDER BY 1', ['s2.t']],
+    ['UPDATE t JOIN LATERAL (SELECT n FROM u) x SET t.n = x.n', ['t']],
+    ['DELETE s.t FROM s.t JOIN u', ['s.t']],
+    ['DELETE s.t FROM t JOIN u', ['t']],
+    ['DELETE a, b FROM t a, u b, v', ['t', 'u']],
+    ['DELETE FROM a.*, b.* USING t a JOIN u b', ['t', 'u']],
+    ['SELECT 1; DELETE FROM t; UPDATE u SET a = 1', ['t', 'u']],
+    ['PREPARE p FROM "DELETE FROM t"', []],
+    ['SELECT * FROM t FOR UPDATE', []],
+    ['EXPLAIN DELETE FROM t', []],
+    ['DESC UPDATE t SET a = 1', []],
+    ["INSERT INTO t VALUES ('x'); -- DELETE FROM u", ['t']],
+    ['CREATE TEMPORARY TABLE x SELECT * FROM t', []],
+  ])('%s: %j', (sql, tables) => expect(written(sql)).toEqual(tables))
+
+  test.each([
+    ['a column of which nobody says whose it is', 'UPDATE a JOIN b USING (i) SET n = 1', ['a', 'b']],
+    ['a qualifier that is no table', 'UPDATE a, b SET c.n = 1', ['a', 'b']],
+    ['a target that is no table', 'DELETE c FROM a JOIN b', ['a', 'b']],
+  ])('%s may be of any: %s', (_, sql, tables) => expect(written(sql)).toEqual(tables))
+})
+
+test('temporary tables that come and go, and the schema in use', () => {
+  const [made] = statementFacts('CREATE OR REPLACE TEMPORARY TABLE IF NOT EXISTS s.`T` (a int)').parts
+  expect(made).toMatchObject({ effect: 'none', makesTemporary: { schema: 's', name: 'T' } })
+  const [dropped] = statementFacts('DROP TEMPORARY TABLE IF EXISTS t, s.u').parts
+  expect(dropped).toMatchObject({ dropsTemporary: [{ name: 't' }, { schema: 's', name: 'u' }] })
+  expect(statementFacts('USE `Shop`').parts).toMatchObject([{ uses: 'Shop' }])
 })
 
 test('a text is examined once, unless it is so long that it will not come again', () => {
