@@ -10,10 +10,11 @@ import { conflictError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { OnePhaseResource } from '../transaction/resource.js'
-import type { Transaction } from '../transaction/transaction.js'
+import type { Savepoint, Transaction } from '../transaction/transaction.js'
 import type { FieldPacket, StatementOptions } from './driver.js'
 import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
+import { NestedTransactions } from './nested-transactions.js'
 import { Statement } from './running-statement.js'
 import { type StatementFacts, statementFacts } from './statement.js'
 
@@ -38,6 +39,8 @@ interface MysqlResourceSetup {
   readonly interrupt: Interrupt
   readonly observer: StatementObserver
   readonly readOnly: boolean
+  /** Marks the present state of both sides. */
+  mark(): Promise<Savepoint>
   /** The one question of retryability (joint/conflicts.ts). */
   recognise(
     error: unknown,
@@ -46,7 +49,9 @@ interface MysqlResourceSetup {
   ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
 }
 
-type StatementMethod = 'query' | 'execute'
+export type StatementMethod = 'query' | 'execute'
+/** `[rows, fields]` */
+export type Answer = [unknown, FieldPacket[] | undefined]
 
 /** How long a rollback waits for statements still running before it gives the connection up. */
 const RUNNING_MS_MAX = 2_500
@@ -68,34 +73,72 @@ export class MysqlResource implements OnePhaseResource {
   #sent = 0
   #savepoints = 0
   readonly #running = new Set<Statement<unknown>>()
+  /** Asked for, but not sent: they wait for one before them, or are no statement of the server's. */
+  readonly #besides = new Set<Statement<unknown>>()
   readonly #failed: Statement<unknown>[] = []
+  #nested: NestedTransactions | undefined
+  #settling = false
 
   constructor(setup: MysqlResourceSetup) {
     this.#setup = setup
   }
 
-  /** Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. `caller`: see {@link Statement}. */
+  /**
+   * Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. `caller`: see {@link Statement}; `after`:
+   * what must have ended before it is sent.
+   */
   run(
     method: StatementMethod,
     sql: string | StatementOptions,
     values: unknown,
     caller: (...args: never[]) => unknown,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
+    after?: Promise<void>,
+  ): Statement<Answer> {
     const start = () => this.#start(method, sql, values)
-    const statement = new Statement<[unknown, FieldPacket[] | undefined]>(start, caller)
-    this.#running.add(statement)
+    if (after === undefined) return this.#track(this.#running, new Statement<Answer>(start, caller))
+    const startLater = async (): Promise<Answer> => {
+      await after
+      this.#besides.delete(statement)
+      this.#running.add(statement)
+      return start()
+    }
+    const statement = this.#track(this.#besides, new Statement<Answer>(startLater, caller))
+    return statement
+  }
+
+  /** Work for the attempt that going back to a savepoint must not wait for, being perhaps the one that does it. */
+  beside(work: () => Promise<Answer>, caller: (...args: never[]) => unknown): Statement<Answer> {
+    return this.#track(this.#besides, new Statement<Answer>(work, caller))
+  }
+
+  #track(place: Set<Statement<unknown>>, statement: Statement<Answer>): Statement<Answer> {
+    place.add(statement)
     statement.settled(failed => {
       this.#running.delete(statement)
+      this.#besides.delete(statement)
       if (failed) this.#failed.push(statement)
     })
     return statement
   }
 
-  async #start(
-    method: StatementMethod,
-    sql: string | StatementOptions,
-    values: unknown,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
+  /** Transactions that query builders begin inside this one. */
+  get nested(): NestedTransactions {
+    const { transaction, clock, acquireMs, mark } = this.#setup
+    this.#nested ??= new NestedTransactions({ transaction, clock, waitMs: acquireMs, mark })
+    return this.#nested
+  }
+  /** The handler has returned: it cannot react to a failure any more. */
+  get settling(): boolean {
+    return this.#settling
+  }
+  get threadId(): number | null {
+    return this.#lease?.connection.threadId ?? null
+  }
+  now(): number {
+    return this.#setup.clock.now()
+  }
+
+  async #start(method: StatementMethod, sql: string | StatementOptions, values: unknown): Promise<Answer> {
     const { transaction, observer } = this.#setup
     transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
@@ -162,7 +205,7 @@ export class MysqlResource implements OnePhaseResource {
     sql: string | StatementOptions,
     values: unknown,
     facts: StatementFacts,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
+  ): Promise<Answer> {
     const { observer } = this.#setup
     this.#sent += 1
     return new Promise((resolve, reject) => {
@@ -207,12 +250,15 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Waits for statements in flight; a race that one of them lost, or a failure that was never awaited, fails the commit. */
   async settle(): Promise<void> {
-    while (this.#running.size > 0) await Promise.all([...this.#running].map(statement => statement.end))
+    this.#settling = true
+    while (this.#running.size + this.#besides.size > 0)
+      await Promise.all([...this.#running, ...this.#besides].map(statement => statement.end))
     const { conflict } = this.#setup.transaction
     // Lost only now, in a statement whose failure the handler did hear: what COMMIT would store is not the whole.
     if (conflict !== undefined) throw conflict
     const unheard = this.#failed.find(statement => !statement.awaited)
     if (unheard !== undefined) throw unheard.error
+    this.#nested?.assertEnded()
   }
 
   async commit(): Promise<void> {

@@ -27,6 +27,16 @@ const NEXT: Readonly<Record<TransactionState, readonly TransactionState[]>> = Ob
   unknown: [],
 })
 
+/** A state that every resource can be put back into. Asked at most once; what succeeds just forgets it. */
+export interface Savepoint {
+  /**
+   * Puts every resource back. Does nothing once the attempt has ended or lost a race: the whole of it is gone, and
+   * saying so twice hides the conflict (MariaDB answers 1305 to ROLLBACK TO SAVEPOINT after a deadlock). Never throws:
+   * where it fails, the attempt can only be rolled back, with `reason` as its error.
+   */
+  goBack(reason: unknown): Promise<void>
+}
+
 interface TransactionSetup {
   readonly id: () => string
   readonly clock: Clock
@@ -142,12 +152,22 @@ export class Transaction {
     }
   }
 
-  /**
-   * Runs `part`; if it throws, every resource goes back to how it was, and the error goes on to the caller. After a
-   * conflict nothing is sent back to a savepoint: the whole attempt is gone, and saying so twice hides the conflict
-   * (MariaDB answers 1305 to ROLLBACK TO SAVEPOINT after a deadlock).
-   */
+  /** Runs `part`; if it throws, every resource goes back to how it was, and the error goes on to the caller. */
   async savepoint<T>(part: () => MaybePromise<T>): Promise<T> {
+    const savepoint = await this.mark()
+    try {
+      return await part()
+    } catch (error) {
+      await savepoint.goBack(error)
+      throw error
+    }
+  }
+
+  /**
+   * Marks the present state of every resource.
+   * @throws TRANSACTION_CLOSED; MISCONFIGURED for a resource that has no savepoints
+   */
+  async mark(): Promise<Savepoint> {
     this.assertUsable()
     const present = [...this.#resources]
     const back: (() => MaybePromise<void>)[] = []
@@ -159,11 +179,11 @@ export class Transaction {
       const mark = resource.savepoint()
       back.push(isPending(mark) ? await mark : mark)
     }
-    try {
-      return await part()
-    } catch (error) {
-      if (this.#state === 'active' && this.#conflict === undefined) await this.#goBack(present, back, error)
-      throw error
+    return {
+      goBack: async reason => {
+        if (this.#state === 'active' && this.#conflict === undefined)
+          await this.#goBack(present, back, reason)
+      },
     }
   }
 
