@@ -51,8 +51,10 @@ export class ConnectionHandle extends EventEmitter implements Party {
   readonly #setup: HandleSetup
   inFlight = 0
   activeAt: number
-  /** What the next statement has to wait for before it is sent. */
+  /** What the next statement has to wait for before it is sent: the connection keeps the order of those it was sent. */
   #before: Promise<void> | undefined
+  /** What the next BEGIN, COMMIT … has to wait for: everything before it has been answered. */
+  #answered: Promise<unknown> = Promise.resolve()
   #config: object | undefined
   #promised: PromiseHandle | undefined
 
@@ -116,11 +118,14 @@ export class ConnectionHandle extends EventEmitter implements Party {
   ): Statement<Answer> {
     const { mysql } = this.#setup
     if (!mysql.nested.isEmpty && !READS.test(textOf(statement))) mysql.nested.wrote(this)
-    const before = this.#before
-    if (held === undefined) return mysql.run(method, statement, values, caller, before)
-    const sendable = before === undefined ? held : Promise.all([before, held]).then(() => {})
-    this.#queue(sendable)
-    return mysql.run(method, statement, values, caller, sendable)
+    let before = this.#before
+    if (held !== undefined) {
+      before = before === undefined ? held : Promise.all([before, held]).then(() => {})
+      this.#queue(before)
+    }
+    const answer = mysql.run(method, statement, values, caller, before)
+    this.#answered = answer.end
+    return answer
   }
 
   /** Whatever is asked next is sent when `turn` has settled, well or not. */
@@ -141,7 +146,7 @@ export class ConnectionHandle extends EventEmitter implements Party {
     held?.catch(() => {}) // nothing of it is a stream
     if (control.kind === 'begin' || control.kind === 'level') mysql.nested.began(this)
     const overlaps = this.inFlight > 0
-    const before = this.#before
+    const before = overlaps ? this.#answered : undefined
     let goOn = (): void => {}
     // Those that come next may pass one that has to wait for them.
     const passable = new Promise<void>(resolve => {
@@ -154,7 +159,9 @@ export class ConnectionHandle extends EventEmitter implements Party {
       return [DONE, undefined]
     }
     const answer = mysql.beside(work, caller)
-    this.#queue(Promise.race([answer.end, passable]))
+    const passed = Promise.race([answer.end, passable])
+    this.#answered = passed
+    this.#queue(passed)
     return answer
   }
 

@@ -3,6 +3,7 @@
  * its events go. Rows come all at once, after the answer. Knows nothing of transactions.
  */
 import { EventEmitter } from 'node:events'
+import { Readable } from 'node:stream'
 import type { Answer } from './resource.js'
 import type { Statement } from './running-statement.js'
 
@@ -19,21 +20,24 @@ export class HandleCommand extends EventEmitter {
 
   /**
    * Refused: the rows of a stream arrive on the connection that every other statement of the request needs, so the first
-   * one sent meanwhile would wait for a stream that waits for it.
-   * @throws TypeError always; the statement is not sent
+   * one sent meanwhile would wait for a stream that waits for it. The statement is not sent.
+   *
+   * @returns a stream that fails with a TypeError when it is read: Knex hears of nothing else
    */
-  stream(): never {
+  stream(): Readable {
     this.#streamed = true
-    throw noStreams()
+    return new Readable({
+      objectMode: true,
+      read() {
+        this.destroy(noStreams())
+      },
+    })
   }
 
   /** Streaming is asked for right after `query()`: only then is it known that the statement is to be sent. */
   async ready(): Promise<void> {
     await Promise.resolve()
     if (this.#streamed) throw noStreams()
-  }
-  get streamed(): boolean {
-    return this.#streamed
   }
 
   /**

@@ -1,4 +1,5 @@
 /** Plain mysql2, in both flavours, joins the request's transaction. */
+import type { Readable } from 'node:stream'
 import type { PoolConnection as CoreConnection, Pool as CorePool } from 'mysql2'
 import type { Connection, Pool, RowDataPacket } from 'mysql2/promise'
 import { ambientPool } from '../../lib/index.js'
@@ -7,7 +8,7 @@ import { describeBuilder, type Queries } from './contract.js'
 type Asks = Pick<Pool, 'query' | 'execute'>
 type Within = <T>(work: (connection: Connection) => Promise<T>) => Promise<T>
 
-function queries(db: Asks, within: Within, stream?: () => unknown): Queries {
+function queries(db: Asks, within: Within, stream?: () => Readable): Queries {
   const begin = async <T>(work: (inner: Queries) => Promise<T>, level?: string): Promise<T> =>
     within(async connection => {
       if (level !== undefined) await connection.query(`SET TRANSACTION ISOLATION LEVEL ${level}`)
@@ -30,7 +31,7 @@ function queries(db: Asks, within: Within, stream?: () => unknown): Queries {
     increment: id => db.query({ sql: 'UPDATE item SET n = n + 1 WHERE id = ?', values: [id] }),
     transaction: work => begin(work),
     atLevel: (level, work) => begin(work, level),
-    ...(stream === undefined ? {} : { stream: async () => stream() }),
+    ...(stream === undefined ? {} : { stream: () => stream().toArray() }),
   }
 }
 
