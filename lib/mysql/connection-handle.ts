@@ -78,7 +78,7 @@ export class ConnectionHandle extends EventEmitter implements Party {
     const command = new HandleCommand(textOf(statement))
     const held = callback === undefined ? command.ready() : undefined
     const sent = this.send(method, statement, values, caller, held)
-    command.follow(sent, callback, () => !this.#setup.mysql.settling)
+    command.follow(sent, callback, () => !this.#setup.mysql.statements.settling)
     return command
   }
 
@@ -158,7 +158,7 @@ export class ConnectionHandle extends EventEmitter implements Party {
       else await this.#step(control, overlaps, goOn)
       return [DONE, undefined]
     }
-    const answer = mysql.beside(work, caller)
+    const answer = mysql.statements.beside(work, caller)
     const passed = Promise.race([answer.end, passable])
     this.#answered = passed
     this.#queue(passed)

@@ -7,7 +7,7 @@ import type { StatementOptions } from './driver.js'
 import type { Answer, StatementMethod } from './resource.js'
 
 /** The callback flavour, as far as this one needs it. */
-export interface HandleBehind extends EventEmitter {
+interface HandleBehind extends EventEmitter {
   readonly config: object
   readonly threadId: number | null
   send(
@@ -41,14 +41,14 @@ export class PromiseHandle extends EventEmitter {
     return this.connection.send('execute', statement, values, this.execute)
   }
 
-  async beginTransaction(): Promise<void> {
-    await this.connection.send('query', 'BEGIN', undefined, this.beginTransaction)
+  beginTransaction(): Promise<Answer> {
+    return this.connection.send('query', 'BEGIN', undefined, this.beginTransaction)
   }
-  async commit(): Promise<void> {
-    await this.connection.send('query', 'COMMIT', undefined, this.commit)
+  commit(): Promise<Answer> {
+    return this.connection.send('query', 'COMMIT', undefined, this.commit)
   }
-  async rollback(): Promise<void> {
-    await this.connection.send('query', 'ROLLBACK', undefined, this.rollback)
+  rollback(): Promise<Answer> {
+    return this.connection.send('query', 'ROLLBACK', undefined, this.rollback)
   }
 
   async connect(): Promise<void> {

@@ -15,7 +15,8 @@ import type { FieldPacket, StatementOptions } from './driver.js'
 import { atCommit, findDatabaseError, type Flavour, type Sticky } from './errors.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { NestedTransactions } from './nested-transactions.js'
-import { Statement } from './running-statement.js'
+import type { Statement } from './running-statement.js'
+import { RunningStatements } from './running-statements.js'
 import { type StatementFacts, statementFacts } from './statement.js'
 
 /** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
@@ -72,12 +73,8 @@ export class MysqlResource implements OnePhaseResource {
   #spoilt = false
   #sent = 0
   #savepoints = 0
-  readonly #running = new Set<Statement<unknown>>()
-  /** Asked for, but not sent: they wait for one before them, or are no statement of the server's. */
-  readonly #besides = new Set<Statement<unknown>>()
-  readonly #failed: Statement<unknown>[] = []
+  readonly statements = new RunningStatements<Answer>()
   #nested: NestedTransactions | undefined
-  #settling = false
 
   constructor(setup: MysqlResourceSetup) {
     this.#setup = setup
@@ -94,31 +91,7 @@ export class MysqlResource implements OnePhaseResource {
     caller: (...args: never[]) => unknown,
     after?: Promise<void>,
   ): Statement<Answer> {
-    const start = () => this.#start(method, sql, values)
-    if (after === undefined) return this.#track(this.#running, new Statement<Answer>(start, caller))
-    const startLater = async (): Promise<Answer> => {
-      await after
-      this.#besides.delete(statement)
-      this.#running.add(statement)
-      return start()
-    }
-    const statement = this.#track(this.#besides, new Statement<Answer>(startLater, caller))
-    return statement
-  }
-
-  /** Work for the attempt that going back to a savepoint must not wait for, being perhaps the one that does it. */
-  beside(work: () => Promise<Answer>, caller: (...args: never[]) => unknown): Statement<Answer> {
-    return this.#track(this.#besides, new Statement<Answer>(work, caller))
-  }
-
-  #track(place: Set<Statement<unknown>>, statement: Statement<Answer>): Statement<Answer> {
-    place.add(statement)
-    statement.settled(failed => {
-      this.#running.delete(statement)
-      this.#besides.delete(statement)
-      if (failed) this.#failed.push(statement)
-    })
-    return statement
+    return this.statements.run(() => this.#start(method, sql, values), caller, after)
   }
 
   /** Transactions that query builders begin inside this one. */
@@ -126,10 +99,6 @@ export class MysqlResource implements OnePhaseResource {
     const { transaction, clock, acquireMs, mark } = this.#setup
     this.#nested ??= new NestedTransactions({ transaction, clock, waitMs: acquireMs, mark })
     return this.#nested
-  }
-  /** The handler has returned: it cannot react to a failure any more. */
-  get settling(): boolean {
-    return this.#settling
   }
   get threadId(): number | null {
     return this.#lease?.connection.threadId ?? null
@@ -250,13 +219,11 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Waits for statements in flight; a race that one of them lost, or a failure that was never awaited, fails the commit. */
   async settle(): Promise<void> {
-    this.#settling = true
-    while (this.#running.size + this.#besides.size > 0)
-      await Promise.all([...this.#running, ...this.#besides].map(statement => statement.end))
+    await this.statements.settle()
     const { conflict } = this.#setup.transaction
     // Lost only now, in a statement whose failure the handler did hear: what COMMIT would store is not the whole.
     if (conflict !== undefined) throw conflict
-    const unheard = this.#failed.find(statement => !statement.awaited)
+    const { unheard } = this.statements
     if (unheard !== undefined) throw unheard.error
     this.#nested?.assertEnded()
   }
@@ -330,9 +297,9 @@ export class MysqlResource implements OnePhaseResource {
 
   /** False if statements are still running after a while, or at the deadline: only losing the connection ends them. */
   async #runningEnd(): Promise<boolean> {
-    if (this.#running.size === 0) return true
+    if (!this.statements.areSent) return true
     if (this.#setup.interrupt.reason !== undefined) return false
-    const ends = Promise.all([...this.#running].map(statement => statement.end)).then(() => true)
+    const ends = this.statements.sentEnd().then(() => true)
     let giveUp = (): void => {}
     const late = new Promise<false>(resolve => {
       giveUp = () => resolve(false)
@@ -371,7 +338,7 @@ export class MysqlResource implements OnePhaseResource {
     const restore = this.#setup.observer.savepoint()
     await this.control(`SAVEPOINT ${name}`)
     return async () => {
-      await Promise.all([...this.#running].map(statement => statement.end))
+      await this.statements.sentEnd()
       await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
       restore()
     }
