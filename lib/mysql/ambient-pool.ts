@@ -86,6 +86,10 @@ function coreMembers(pool: CorePool): Members {
   }
 }
 
+const WRONG_FLAVOUR =
+  'this is a promise pool, and a callback was given: whoever wants callbacks (Kysely, TypeORM, Sequelize) gets ' +
+  'ambientPool(pool).pool, or a pool of the callback flavour'
+
 /** mysql2/promise's pool. */
 interface PromisePool {
   getConnection(): Promise<unknown>
@@ -97,7 +101,12 @@ function promiseMembers(pool: PromisePool, core: CorePool): Members {
   const target = (): PromisePool | PromiseHandle => here(core)?.promise() ?? pool
   return {
     pool: ambientPool(core),
-    getConnection: async () => here(core)?.promise() ?? pool.getConnection(),
+    getConnection: (callback?: unknown) => {
+      // It would never be called, and its caller wait for ever.
+      if (typeof callback === 'function') throw new TypeError(WRONG_FLAVOUR)
+      const handle = here(core)?.promise()
+      return handle === undefined ? pool.getConnection() : Promise.resolve(handle)
+    },
     query: (...args: Parameters<PromisePool['query']>) => target().query(...args),
     execute: (...args: Parameters<PromisePool['execute']>) => target().execute(...args),
     releaseConnection,

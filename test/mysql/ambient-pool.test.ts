@@ -97,6 +97,11 @@ test('every way to ask it joins the transaction inside a request, and is the poo
   expect(tx.stats().stray.total).toBe(0)
 })
 
+test('a callback given to the promise flavour is refused: it would never be called', () => {
+  const getConnection = ambientPool(db.pool).getConnection as (callback: () => void) => unknown
+  expect(() => getConnection(() => {})).toThrow('ambientPool(pool).pool')
+})
+
 test('outside() is outside: of the transaction, of currentTx(), and of what counts as stray', async () => {
   const pool = ambientPool(plain)
   const { client, tx } = await start(

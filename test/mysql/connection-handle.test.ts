@@ -2,6 +2,7 @@
  * `ctx.tx.connection()` as a connection: order, events, failures that nobody hears, savepoints as text, transactions on
  * several handles of one attempt, and what it does once the attempt has ended.
  */
+import fc from 'fast-check'
 import type { PoolConnection } from 'mysql2'
 import type { RowDataPacket } from 'mysql2/promise'
 import type { ConnectionHandle, KoaContext, SessionTxOptions } from '../../lib/index.js'
@@ -204,6 +205,22 @@ describe('savepoints as text', () => {
     expect(await ids()).toEqual([1, 3])
   })
 
+  test('a session that is first used inside of what is rolled back goes on after it', async () => {
+    const { client } = await start(async ctx => {
+      const connection = promised(ctx)
+      await connection.beginTransaction()
+      ctx.session['a'] = 1
+      await connection.query(insert(1))
+      await connection.rollback()
+      ctx.session['b'] = 2
+      await connection.query(insert(2))
+    })
+    const ann = client()
+    await expect(ann.get()).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([2])
+    expect((await ann.get('/session')).json()).toEqual({ b: 2 })
+  })
+
   test('within tx.savepoint(), and tx.savepoint() within a transaction', async () => {
     const { client } = await start(async ctx => {
       const connection = promised(ctx)
@@ -254,6 +271,79 @@ describe('savepoints as text', () => {
     expect((await ann.get('/session')).json()).toEqual({})
   })
 })
+
+test('whatever is begun, committed and rolled back in whatever order: session and rows say the same', async () => {
+  let program: readonly Step[] = []
+  const { client } = await start(async ctx => {
+    ctx.body = await runProgram(ctx, program)
+  })
+  const checked = fc.asyncProperty(fc.array(step, { maxLength: 25 }), async steps => {
+    program = closed(steps)
+    await db.pool.query('DELETE FROM item')
+    const ann = client()
+    const answer = await ann.get()
+    expect(answer).toMatchObject({ status: 200 })
+    const kept = modelOf(program)
+    expect(await ids()).toEqual(kept)
+    expect(Object.keys((await ann.get('/session')).json<object>()).map(Number)).toEqual(kept)
+  })
+  await fc.assert(checked, { numRuns: 40 })
+})
+
+type Step =
+  | readonly ['begin' | 'commit' | 'rollback' | 'write']
+  | readonly ['savepoint' | 'release' | 'to', string]
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.constantFrom<Step>(['begin'], ['commit'], ['rollback']),
+  { arbitrary: fc.constant<Step>(['write']), weight: 3 },
+  fc.tuple(
+    fc.constantFrom('savepoint' as const, 'release' as const, 'to' as const),
+    fc.constantFrom('a', 'b'),
+  ),
+)
+
+/** With a first BEGIN, so that a ROLLBACK is never refused, and an end for each that is open. */
+function closed(steps: readonly Step[]): Step[] {
+  const open = steps.reduce((depth, [kind]) => {
+    if (kind === 'begin') return depth + 1
+    return kind === 'commit' || kind === 'rollback' ? Math.max(0, depth - 1) : depth
+  }, 0)
+  return [['begin'], ['commit'], ...steps, ...Array.from({ length: open }, (): Step => ['commit'])]
+}
+
+async function runProgram(ctx: TxContext, program: readonly Step[]): Promise<string> {
+  const connection = promised(ctx)
+  for (const [id, [kind, name]] of program.entries()) {
+    if (kind === 'write') {
+      await connection.query(insert(id))
+      ctx.session[id] = true
+    } else if (name === undefined) await connection.query(kind)
+    else {
+      const text = { savepoint: 'SAVEPOINT', release: 'RELEASE SAVEPOINT', to: 'ROLLBACK TO' }[kind as 'to']
+      await connection.query(`${text} ${name}`).catch(error => expect(error).toMatchObject({ errno: 1305 }))
+    }
+  }
+  return 'done'
+}
+
+/** What must be there in the end, by the rules of savepoints alone. */
+function modelOf(program: readonly Step[]): number[] {
+  let kept: number[] = []
+  let levels: { name: string | undefined; kept: number[] }[] = []
+  const lastBegin = (): number => levels.findLastIndex(({ name }) => name === undefined)
+  for (const [id, [kind, name]] of program.entries()) {
+    if (kind === 'write') kept = [...kept, id]
+    else if (kind === 'begin' || kind === 'savepoint') levels.push({ name, kept })
+    else {
+      const found = levels.findLastIndex(level => level.name === name)
+      if (found < 0 || found < lastBegin()) continue
+      if (kind === 'rollback' || kind === 'to') kept = levels[found]?.kept ?? kept
+      levels = levels.slice(0, kind === 'to' ? found + 1 : found)
+    }
+  }
+  return kept
+}
 
 describe('transactions on several handles', () => {
   test('one on another handle, begun inside of the open one, would wait for ever: refused, and it is said how', async () => {
