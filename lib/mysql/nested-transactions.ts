@@ -174,7 +174,7 @@ export class NestedTransactions {
     if (first === undefined) return
     await this.#goBack(first.savepoint)
     if (undone.some(({ foreign }) => foreign)) this.#setup.transaction.fail(this.#tookMore())
-    if (!isNamed) return
+    if (!isNamed || this.#setup.transaction.state !== 'active') return
     // The savepoint stays, and a mark is used once.
     this.#levels.push({ ...first, savepoint: await this.#setup.mark(), foreign: false })
   }

@@ -96,7 +96,12 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Transactions that query builders begin inside this one. */
   get nested(): NestedTransactions {
-    const { transaction, clock, acquireMs, mark } = this.#setup
+    const { transaction, clock, acquireMs } = this.#setup
+    // Takes part from the first mark on, so that the commit asks for what was begun and not ended.
+    const mark = (): Promise<Savepoint> => {
+      if (!transaction.has(this)) transaction.enlist(this)
+      return this.#setup.mark()
+    }
     this.#nested ??= new NestedTransactions({ transaction, clock, waitMs: acquireMs, mark })
     return this.#nested
   }
@@ -126,7 +131,7 @@ export class MysqlResource implements OnePhaseResource {
 
   async #lend(): Promise<Lease> {
     const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
-    transaction.enlist(this)
+    if (!transaction.has(this)) transaction.enlist(this)
     this.#over = false
     const turn = {}
     this.#turn = turn
@@ -332,6 +337,8 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async savepoint(): Promise<() => Promise<void>> {
+    // Enlisted by a query builder's BEGIN, and nothing was sent: going back is to roll back, and costs no SAVEPOINT.
+    if (this.#leasing === undefined) return () => this.rollback()
     this.#savepoints += 1
     const name = `sessiontx_${this.#savepoints}`
     await this.#takeLease()

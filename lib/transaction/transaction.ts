@@ -53,6 +53,7 @@ export class Transaction {
   #conflict: SessionTxError | undefined
   #firstError: unknown
   #doomReason: string | undefined
+  #goingBack: Promise<void> | undefined
 
   constructor(setup: TransactionSetup) {
     this.#setup = setup
@@ -101,7 +102,11 @@ export class Transaction {
       const message = `'${resource.name}' cannot join: '${decider.name}' is already the one-phase resource`
       throw new SessionTxError('MISCONFIGURED', `${message}, and only one can decide; make it two-phase`)
     }
-    if (!this.#resources.includes(resource)) this.#resources.push(resource)
+    if (!this.has(resource)) this.#resources.push(resource)
+  }
+
+  has(resource: Resource): boolean {
+    return this.#resources.includes(resource)
   }
 
   /** Remembers the first lost race; from here on the attempt can only be rolled back. */
@@ -181,8 +186,11 @@ export class Transaction {
     }
     return {
       goBack: async reason => {
-        if (this.#state === 'active' && this.#conflict === undefined)
-          await this.#goBack(present, back, reason)
+        if (this.#state !== 'active' || this.#conflict !== undefined) return
+        const before = this.#goingBack
+        const going = this.#goBack(present, back, reason)
+        this.#goingBack = before === undefined ? going : Promise.all([before, going]).then(() => {})
+        await going
       },
     }
   }
@@ -217,10 +225,20 @@ export class Transaction {
   /** Carries out the verdict "commit". Never throws: the outcome says what happened. */
   async commit(): Promise<Outcome> {
     this.#enter('ending')
-    const outcome = await twoPhaseCommit(this.#resources, this.#limits)
+    // One that nobody awaited: until it has ended, some resources are back and some are not.
+    if (this.#goingBack !== undefined) await this.#setup.interrupt.race(this.#goingBack).catch(() => {})
+    const outcome =
+      this.#firstError === undefined
+        ? await twoPhaseCommit(this.#resources, this.#limits)
+        : await this.#refuse(this.#firstError)
     if (outcome.kind !== 'committed') this.fail(outcome.error)
     this.#enter(outcome.kind)
     return outcome
+  }
+
+  async #refuse(error: unknown): Promise<Outcome> {
+    await rollbackAll(this.#resources, error, this.#limits)
+    return { kind: 'rolledBack', error }
   }
 
   /** Carries out the verdict "roll back". Never throws; what goes wrong is attached to `reason`. */

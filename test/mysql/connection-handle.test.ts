@@ -117,6 +117,15 @@ describe('as a connection', () => {
     expect(await ids()).toEqual([1])
   })
 
+  test('a statement that is asked for as a stream is not sent', async () => {
+    const { client } = await start(async ctx => {
+      const stream = ctx.tx.connection().query(insert(1)).stream()
+      await expect(stream.toArray()).rejects.toThrow('a stream cannot be part of the transaction')
+    })
+    await expect(client().get()).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([])
+  })
+
   test('without a pool there is none', async () => {
     const { client, errors } = await start(ctx => void ctx.tx.connection(), { pool: undefined })
     await client().get()
@@ -244,6 +253,33 @@ describe('savepoints as text', () => {
     expect(await ids()).toEqual([2])
   })
 
+  test('inside of BEGIN those from before it are out of reach', async () => {
+    const { client } = await start(async ctx => {
+      const connection = promised(ctx)
+      await connection.query('SAVEPOINT a')
+      await connection.query(insert(1))
+      await connection.beginTransaction()
+      await expect(connection.query('ROLLBACK TO a')).rejects.toMatchObject({ errno: 1305 })
+      await connection.commit()
+    })
+    await expect(client().get()).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([1])
+  })
+
+  test('going back is waited for, even if the handler did not: both sides are back', async () => {
+    const { client } = await start(async ctx => {
+      const connection = promised(ctx)
+      await connection.query('SAVEPOINT a')
+      await connection.query(insert(1))
+      ctx.session['a'] = 1
+      void connection.query('ROLLBACK TO a')
+    })
+    const ann = client()
+    await expect(ann.get()).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([])
+    expect((await ann.get('/session')).json()).toEqual({})
+  })
+
   test('ROLLBACK without BEGIN is refused, COMMIT without it does nothing', async () => {
     const { client, errors } = await start(async ctx => {
       const connection = promised(ctx)
@@ -264,10 +300,13 @@ describe('savepoints as text', () => {
       await connection.beginTransaction()
       ctx.session['a'] = 1
       expect(connection.threadId).toBeNull()
+      if (ctx.path === '/forget') return
       await connection.rollback()
     })
     const ann = client()
-    await ann.get()
+    await expect(ann.get()).resolves.toMatchObject({ status: 200 })
+    expect((await ann.get('/session')).json()).toEqual({})
+    await expect(ann.get('/forget')).resolves.toMatchObject({ status: 500 })
     expect((await ann.get('/session')).json()).toEqual({})
   })
 })
@@ -374,6 +413,31 @@ describe('transactions on several handles', () => {
     environment.clock.advance(1_234)
     await expect(answer).resolves.toMatchObject({ status: 200 })
     expect(await ids()).toEqual([1, 2])
+  })
+
+  test('one on the same handle, begun while a statement of the open one is on its way, is beside it, and waits', async () => {
+    const environment = fakeEnvironment()
+    const waits = deferred()
+    const { client } = await start(
+      async ctx => {
+        const connection = promised(ctx)
+        await connection.beginTransaction()
+        const statement = connection.query(insert(1))
+        const begun = connection.beginTransaction()
+        await statement
+        waits.resolve()
+        await expect(begun).rejects.toMatchObject({ code: 'TRANSACTION_CONTROL' })
+        await connection.commit()
+      },
+      { acquireMs: 1_234 },
+      environment,
+    )
+    const answer = client().get()
+    await waits.promise
+    await environment.clock.armed(delayMs => delayMs === 1_234)
+    environment.clock.advance(1_234)
+    await expect(answer).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([1])
   })
 
   test('a statement on another handle that a rollback takes back: nothing is stored, and it is said', async () => {
