@@ -156,7 +156,7 @@ export class ConnectionHandle extends EventEmitter implements Party {
       if (before !== undefined) await before
       if (control.kind === 'level') this.#assertLevel(control.level)
       else await this.#step(control, overlaps, goOn)
-      return [DONE, undefined]
+      return [{ ...DONE }, undefined]
     }
     const answer = mysql.statements.beside(work, caller)
     const passed = Promise.race([answer.end, passable])

@@ -24,14 +24,18 @@ export type Step = Exclude<Control, { readonly kind: 'level' }>
 
 type Rollback = Extract<Step, { readonly kind: 'rollback' } | { readonly kind: 'rollbackTo' }>
 
-interface Level {
-  readonly kind: 'begin' | 'savepoint'
+/** A level whose mark is on its way: what is sent now comes after it. */
+interface Marking {
   readonly owner: Party
-  /** Of a savepoint; BEGIN has none. */
-  readonly name: string
-  savepoint: Savepoint
   /** Another handle wrote since; going back takes that back, too. */
   foreign: boolean
+}
+
+interface Level extends Marking {
+  readonly kind: 'begin' | 'savepoint'
+  /** Of a savepoint; BEGIN has none. */
+  readonly name: string
+  readonly savepoint: Savepoint
 }
 
 interface Waiter {
@@ -49,7 +53,8 @@ interface NestedSetup {
 
 export class NestedTransactions {
   readonly #setup: NestedSetup
-  #levels: Level[] = []
+  readonly #levels: Level[] = []
+  #marking: Marking | undefined
   /** Whose turn it is; undefined while nobody has a transaction open. */
   #holder: Party | undefined
   readonly #line = new Set<Waiter>()
@@ -149,8 +154,14 @@ export class NestedTransactions {
   }
 
   async #push(kind: Level['kind'], owner: Party, name: string): Promise<void> {
-    const savepoint = await this.#setup.mark()
-    this.#levels.push({ kind, owner, name, savepoint, foreign: false })
+    const marking: Marking = { owner, foreign: false }
+    this.#marking = marking
+    try {
+      const savepoint = await this.#setup.mark()
+      this.#levels.push({ kind, owner, name, savepoint, foreign: marking.foreign })
+    } finally {
+      this.#marking = undefined
+    }
   }
 
   #forget(owner: Party): void {
@@ -176,7 +187,7 @@ export class NestedTransactions {
     if (undone.some(({ foreign }) => foreign)) this.#setup.transaction.fail(this.#tookMore())
     if (!isNamed || this.#setup.transaction.state !== 'active') return
     // The savepoint stays, and a mark is used once.
-    this.#levels.push({ ...first, savepoint: await this.#setup.mark(), foreign: false })
+    await this.#push(first.kind, owner, first.name)
   }
 
   async #goBack(savepoint: Savepoint): Promise<void> {
@@ -195,10 +206,11 @@ export class NestedTransactions {
 
   /** A statement that may write is sent: whoever goes back behind this moment takes it back. */
   wrote(by: Party): void {
+    if (this.#marking !== undefined && this.#marking.owner !== by) this.#marking.foreign = true
     for (const level of this.#levels) if (level.owner !== by) level.foreign = true
   }
   get isEmpty(): boolean {
-    return this.#levels.length === 0
+    return this.#levels.length === 0 && this.#marking === undefined
   }
 
   /** @throws TRANSACTION_CONTROL if a transaction was begun and neither committed nor rolled back */

@@ -443,13 +443,17 @@ describe('transactions on several handles', () => {
   test('a statement on another handle that a rollback takes back: nothing is stored, and it is said', async () => {
     const { client, errors } = await start(async ctx => {
       const [one, other] = [promised(ctx), promised(ctx)]
-      await one.beginTransaction()
+      await ctx.tx.query('SELECT n FROM item')
+      const begun = one.beginTransaction()
+      if (ctx.path !== '/at-once') await begun
       await other.query(ctx.path === '/read' ? 'SELECT n FROM item' : insert(1))
+      await begun
       await one.rollback()
       await other.query(insert(2))
     })
-    await expect(client().get()).resolves.toMatchObject({ status: 500 })
-    expect(errors).toMatchObject([{ code: 'TRANSACTION_CONTROL' }])
+    for (const path of ['/', '/at-once'])
+      await expect(client().get(path)).resolves.toMatchObject({ status: 500 })
+    expect(errors).toMatchObject([{ code: 'TRANSACTION_CONTROL' }, { code: 'TRANSACTION_CONTROL' }])
     expect(await ids()).toEqual([])
     await expect(client().get('/read')).resolves.toMatchObject({ status: 200 })
     expect(await ids()).toEqual([2])
