@@ -82,8 +82,8 @@ export class Tx {
   }
 
   /**
-   * What looks like a mysql2 connection, in the callback flavour with `promise()`, and is this attempt's: for query
-   * builders that take a connection. Its transactions become savepoints over both sides, its `release()` and `end()` do
+   * What looks like a mysql2 connection, in the callback flavour with `promise()` (its queries can be awaited, too), and
+   * is this attempt's: for query builders that take a connection. Its transactions become savepoints over both sides, its `release()` and `end()` do
    * nothing. Each call gives another handle; two with a transaction each run one after the other.
    * @typeParam C mysql2's `PoolConnection`, for those who want its type
    * @throws MISCONFIGURED without a `pool`

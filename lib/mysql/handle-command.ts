@@ -12,6 +12,7 @@ export type AnswerCallback = (error: Error | null, result?: unknown, fields?: un
 export class HandleCommand extends EventEmitter {
   readonly sql: string
   #streamed = false
+  #statement: Statement<Answer> | undefined
 
   constructor(sql: string) {
     super()
@@ -46,6 +47,7 @@ export class HandleCommand extends EventEmitter {
    * @param canReact a failure that comes when nobody can act on it any more counts as one that nobody heard
    */
   follow(statement: Statement<Answer>, callback: AnswerCallback | undefined, canReact: () => boolean): void {
+    this.#statement = statement
     statement.observe(
       ([rows, fields]) => queueMicrotask(() => this.#tell(rows, fields, callback)),
       (error: unknown) => {
@@ -54,6 +56,15 @@ export class HandleCommand extends EventEmitter {
         queueMicrotask(() => this.#tellFailure(error as Error, callback))
       },
     )
+  }
+
+  /** Awaited, it answers as the promise flavour: a handle serves both. (mysql2's own command throws here.) */
+  // oxlint-disable-next-line unicorn/no-thenable -- it is meant to be awaited
+  then<A = Answer, B = never>(
+    onValue?: ((answer: Answer) => A | PromiseLike<A>) | null,
+    onError?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return (this.#statement as Statement<Answer>).then(onValue, onError)
   }
 
   #tell(rows: unknown, fields: unknown, callback: AnswerCallback | undefined): void {

@@ -30,3 +30,5 @@ describeBuilder(
   pool => ({ ambient: queries(drizzle(pool)), on: connection => queries(drizzle(connection)) }),
   { takesConnection: true },
 )
+
+describeBuilder('Drizzle with a promise pool', pool => ({ ambient: queries(drizzle(pool.promise())) }))

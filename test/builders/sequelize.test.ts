@@ -24,18 +24,22 @@ function queries(sequelize: Sequelize, transaction: Transaction | null = null): 
   }
 }
 
-describeBuilder('Sequelize', pool => {
-  const getConnection = promisify(pool.getConnection)
-  const sequelize = new Sequelize({ dialect: 'mysql', logging: false })
-  Object.assign(sequelize.connectionManager, {
-    getConnection: () => getConnection(),
-    releaseConnection: pool.releaseConnection,
-    destroyConnection: async (connection: { destroy(): void }) => connection.destroy(),
-  })
-  sequelize.define(
-    'item',
-    { id: { type: DataTypes.INTEGER, primaryKey: true }, n: DataTypes.INTEGER },
-    { freezeTableName: true, timestamps: false },
-  )
-  return { ambient: queries(sequelize), close: () => sequelize.close() }
-})
+describeBuilder(
+  'Sequelize',
+  pool => {
+    const getConnection = promisify(pool.getConnection)
+    const sequelize = new Sequelize({ dialect: 'mysql', logging: false })
+    Object.assign(sequelize.connectionManager, {
+      getConnection: () => getConnection(),
+      releaseConnection: pool.releaseConnection,
+      destroyConnection: async (connection: { destroy(): void }) => connection.destroy(),
+    })
+    sequelize.define(
+      'item',
+      { id: { type: DataTypes.INTEGER, primaryKey: true }, n: DataTypes.INTEGER },
+      { freezeTableName: true, timestamps: false },
+    )
+    return { ambient: queries(sequelize), close: () => sequelize.close() }
+  },
+  { streams: false },
+)

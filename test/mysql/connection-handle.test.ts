@@ -94,6 +94,21 @@ describe('as a connection', () => {
     await expect(client().get()).resolves.toMatchObject({ status: 200 })
   })
 
+  test('awaited, it is the promise flavour, too', async () => {
+    const { client } = await start(async ctx => {
+      const connection = ctx.tx.connection()
+      await connection.beginTransaction()
+      await connection.execute('INSERT INTO item VALUES (?, 0)', [1])
+      await connection.commit()
+      const [rows] = await connection.query('SELECT id FROM item')
+      expect(rows).toEqual([{ id: 1 }])
+      const failing = async (): Promise<unknown> => connection.query('SELEKT')
+      await expect(failing()).rejects.toMatchObject({ errno: 1064 })
+    })
+    await expect(client().get()).resolves.toMatchObject({ status: 200 })
+    expect(await ids()).toEqual([1])
+  })
+
   test('release, end and destroy do nothing, ping and connect succeed, and what would change the connection is refused', async () => {
     const { client } = await start(async ctx => {
       const connection = ctx.tx.connection()
