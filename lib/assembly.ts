@@ -11,7 +11,7 @@ import type { Tx } from './joint/tx.js'
 import { Recorder } from './metrics/recorder.js'
 import type { Stats } from './metrics/stats.js'
 import { CommitRecord } from './mysql/commit-record.js'
-import { corePoolOf } from './mysql/driver.js'
+import { type CorePool, corePoolOf } from './mysql/driver.js'
 import { LeaseBroker } from './mysql/lease.js'
 import { watchPool } from './mysql/stray-queries.js'
 import { checkRetries } from './option-rules.js'
@@ -81,6 +81,7 @@ export function assemble<C>(
     events,
     store,
     broker: database?.broker,
+    pool: database?.pool,
     tickets,
     hooks,
     resolvers: options.resolve,
@@ -134,6 +135,7 @@ function idMaker(): () => string {
 }
 
 interface Database {
+  readonly pool: CorePool
   readonly broker: (isolation: Isolation) => LeaseBroker
   readonly record: CommitRecord | undefined
   close(): Promise<void>
@@ -158,6 +160,7 @@ function openDatabase<C>(
   const unwatch =
     options.strayQueries === 'ignore' ? () => {} : watchPool(pool, strayJudge(options.strayQueries, events))
   return {
+    pool,
     broker,
     record,
     close: async () => {
@@ -181,7 +184,8 @@ function strayJudge(
     events.emit('stray', { route, method })
     const message =
       `pool.${method}() was called inside a request (route ${route}): it is outside of the transaction and repeated ` +
-      'with every attempt. Use ctx.tx.query() or ctx.tx.execute().'
+      'with every attempt. Use ctx.tx.query() or ctx.tx.execute(); give a query builder ambientPool(pool); if it is ' +
+      'meant to be outside, ambientPool(pool).outside(() => …).'
     if (policy === 'refuse') return new SessionTxError('STRAY_QUERY', message)
     if (!warned.has(route) && warned.size < ROUTES_WARNED_MAX) {
       warned.add(route)

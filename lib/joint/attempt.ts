@@ -4,6 +4,8 @@
  */
 import { SessionTxError } from '../errors.js'
 import type { EscapeReason } from '../events.js'
+import { ConnectionHandle } from '../mysql/connection-handle.js'
+import type { CorePool } from '../mysql/driver.js'
 import { MysqlResource } from '../mysql/resource.js'
 import { DraftScope } from '../session/draft.js'
 import { sessionKey, shownKey } from '../session/identity.js'
@@ -95,6 +97,7 @@ export class JointAttempt implements RunningAttempt {
       // until the next full collection (265 µs of processor time per untouched request, against 177).
       mysql: () => this.#mysqlSide(),
       workingCopy: () => this.#sessionSide().copy,
+      connection: () => this.connectionTo(parts.pool),
     })
   }
 
@@ -221,6 +224,10 @@ export class JointAttempt implements RunningAttempt {
       readOnly: request.readOnly,
       nonTransactionalTables: parts.nonTransactionalTables,
       escaped: (reason, table) => life.escaped(order.attempt, reason, table),
+      mark: () => {
+        this.#sessionSide() // takes part from the start, as in tx.savepoint()
+        return transaction.mark()
+      },
       recognise: (error, flavour, atCommit) => recognise(error, flavour, parts.conflicts, atCommit),
     })
     return this.#mysql
@@ -233,6 +240,20 @@ export class JointAttempt implements RunningAttempt {
   async afterWinner(): Promise<void> {
     const resume = this.#sessionSide().copy.opened?.pause()
     if (resume !== undefined) (isPending(resume) ? await resume : resume)()
+  }
+
+  /** What query builders get (mysql/ambient-pool.ts asks, too); undefined if our rows are in another pool. */
+  connectionTo(pool: CorePool | undefined): ConnectionHandle | undefined {
+    const { parts, request } = this.#setup
+    const mysql = pool === undefined || pool !== parts.pool ? undefined : this.#mysqlSide()
+    if (mysql === undefined || pool === undefined) return undefined
+    const { isolation } = request
+    return new ConnectionHandle({
+      mysql,
+      pool,
+      isolation,
+      assertUsable: () => this.transaction.assertUsable(),
+    })
   }
 
   /** Takes the connection now and opens session and rows at one instant. */

@@ -3,6 +3,7 @@
  * what a request sees of its running attempt: the seam between joint/ and whoever has requests. Types only.
  */
 import type { EventHub, NotRerunnableReason } from '../events.js'
+import type { CorePool } from '../mysql/driver.js'
 import type { LeaseBroker } from '../mysql/lease.js'
 import type { Resolver } from '../session/resolvers.js'
 import type { SessionObject } from '../session/session-object.js'
@@ -25,6 +26,8 @@ export interface JointParts {
   readonly store: SessionStore
   /** Undefined: no pool was configured. Connections are set up per isolation level. */
   readonly broker: ((isolation: Isolation) => LeaseBroker) | undefined
+  /** Whose connections the broker lends. */
+  readonly pool: CorePool | undefined
   readonly tickets: TicketOffice | undefined
   readonly hooks: HookRunner
   readonly activity: Activity

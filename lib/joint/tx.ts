@@ -3,6 +3,7 @@
  * nothing. Knows sessions and MySQL; knows no HTTP.
  */
 import { conflictError, SessionTxError } from '../errors.js'
+import type { ConnectionHandle } from '../mysql/connection-handle.js'
 import type { FieldPacket, StatementOptions } from '../mysql/driver.js'
 import type { MysqlResource } from '../mysql/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'
@@ -19,6 +20,8 @@ interface TxSetup {
   /** Undefined: no pool was configured. */
   readonly mysql: () => MysqlResource | undefined
   readonly workingCopy: () => WorkingCopy
+  /** Undefined: no pool was configured. */
+  readonly connection: () => ConnectionHandle | undefined
 }
 
 /**
@@ -78,10 +81,25 @@ export class Tx {
     return this.#mysql.run('execute', statement, values, this.execute) as Promise<[T, FieldPacket[]]>
   }
 
+  /**
+   * What looks like a mysql2 connection, in the callback flavour with `promise()` (its queries can be awaited, too), and
+   * is this attempt's: for query builders that take a connection. Its transactions become savepoints over both sides, its `release()` and `end()` do
+   * nothing. Each call gives another handle; two with a transaction each run one after the other.
+   * @typeParam C mysql2's `PoolConnection`, for those who want its type
+   * @throws MISCONFIGURED without a `pool`
+   *
+   * @example
+   * router.post('/buy', async ctx => {
+   *   const db = drizzle(ctx.tx.connection<PoolConnection>())
+   *   await db.update(stock).set({ n: sql`n - 1` })
+   * })
+   */
+  connection<C = ConnectionHandle>(): C {
+    return (this.#setup.connection() ?? noDatabase()) as C
+  }
+
   get #mysql(): MysqlResource {
-    const mysql = this.#setup.mysql()
-    if (mysql !== undefined) return mysql
-    throw new SessionTxError('MISCONFIGURED', 'there is no database here: give sessionTx() a `pool`')
+    return this.#setup.mysql() ?? noDatabase()
   }
 
   /** Runs before the verdict is carried out, still inside: it may query and write. A throw rolls everything back. */
@@ -135,6 +153,10 @@ export class Tx {
     assertResource(resource)
     this.#setup.transaction.enlist(resource)
   }
+}
+
+function noDatabase(): never {
+  throw new SessionTxError('MISCONFIGURED', 'there is no database here: give sessionTx() a `pool`')
 }
 
 function assertResource(resource: Resource): void {

@@ -93,7 +93,15 @@ export interface CorePool extends Emitter {
   getConnection(callback: ConnectionCallback): void
   query(...args: unknown[]): CoreCommand
   execute(...args: unknown[]): unknown
+  escape(value: unknown): string
+  escapeId(value: unknown): string
+  format(sql: string, values?: unknown): string
+  /** mysql2/promise's pool around this one; `lib/` uses what it has of these methods. */
+  promise(): object
 }
+
+/** Where an ambient pool keeps the pool that it looks like; under Symbol.for, because of the two builds. */
+export const BEHIND_AMBIENT = Symbol.for('session-tx.behindAmbientPool')
 
 const POOL_METHODS = ['getConnection', 'query', 'execute', 'on', 'removeListener'] as const
 
@@ -105,6 +113,8 @@ const POOL_METHODS = ['getConnection', 'query', 'execute', 'on', 'removeListener
  * @throws MISCONFIGURED with what was handed in instead and what to do about it
  */
 export function corePoolOf(pool: unknown): CorePool {
+  const behind = read(pool, BEHIND_AMBIENT)
+  if (behind !== undefined) return corePoolOf(behind)
   if (isCorePool(pool)) return pool
   const inner = read(pool, 'pool')
   if (isCorePool(inner)) return inner
@@ -142,6 +152,8 @@ function describe(value: unknown): string {
   return 'a plain object: options belong into mysql.createPool(…), and its result here'
 }
 
-function read(value: unknown, key: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined
+function read(value: unknown, key: string | symbol): unknown {
+  return typeof value === 'object' && value !== null
+    ? (value as Record<PropertyKey, unknown>)[key]
+    : undefined
 }

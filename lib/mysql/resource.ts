@@ -10,15 +10,17 @@ import { attachError, SessionTxError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
-import type { Transaction } from '../transaction/transaction.js'
+import type { Savepoint, Transaction } from '../transaction/transaction.js'
 import { Decision } from './decision.js'
 import type { FieldPacket, OkPacket, ResultCallback, StatementOptions } from './driver.js'
 import { type Flavour, isFatal, type Sticky } from './errors.js'
 import type { TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
+import { NestedTransactions } from './nested-transactions.js'
 import { readOnlyError } from './read-only.js'
 import { answered } from './round-trip.js'
-import { Statement } from './running-statement.js'
+import type { Statement } from './running-statement.js'
+import { RunningStatements } from './running-statements.js'
 import { Safeguard } from './safeguard.js'
 import { sentText } from './sent-text.js'
 import { type StatementFacts, statementFacts } from './statement.js'
@@ -47,6 +49,8 @@ interface MysqlResourceSetup {
   readonly nonTransactionalTables: 'refuse' | 'warn'
   /** An effect cannot be rolled back: the request must not run again. */
   readonly escaped: TellEscape
+  /** Marks the present state of both sides. */
+  mark(): Promise<Savepoint>
   /** The one question of retryability (joint/conflicts.ts). */
   recognise(
     error: unknown,
@@ -55,7 +59,9 @@ interface MysqlResourceSetup {
   ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
 }
 
-type StatementMethod = 'query' | 'execute'
+export type StatementMethod = 'query' | 'execute'
+/** `[rows, fields]` */
+export type Answer = [unknown, FieldPacket[] | undefined]
 
 /** How long a rollback waits for statements still running before it gives the connection up. */
 const RUNNING_MS_MAX = 2_500
@@ -86,35 +92,46 @@ export class MysqlResource implements OnePhaseResource {
   #writes = false
   #decision: Decision | undefined
   #savepoints = 0
-  readonly #running = new Set<Statement<unknown>>()
-  readonly #failed: Statement<unknown>[] = []
+  readonly statements = new RunningStatements<Answer>()
+  #nested: NestedTransactions | undefined
 
   constructor(setup: MysqlResourceSetup) {
     this.#setup = setup
   }
 
-  /** Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. `caller`: see {@link Statement}. */
+  /**
+   * Runs one statement of the attempt: `[rows, fields]`, as mysql2/promise. `caller`: see {@link Statement}; `after`:
+   * what must have ended before it is sent.
+   */
   run(
     method: StatementMethod,
     sql: string | StatementOptions,
     values: unknown,
     caller: (...args: never[]) => unknown,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
-    const start = () => this.#start(method, sql, values)
-    const statement = new Statement<[unknown, FieldPacket[] | undefined]>(start, caller)
-    this.#running.add(statement)
-    statement.settled(failed => {
-      this.#running.delete(statement)
-      if (failed) this.#failed.push(statement)
-    })
-    return statement
+    after?: Promise<void>,
+  ): Statement<Answer> {
+    return this.statements.run(() => this.#start(method, sql, values), caller, after)
   }
 
-  async #start(
-    method: StatementMethod,
-    sql: string | StatementOptions,
-    values: unknown,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
+  /** Transactions that query builders begin inside this one. */
+  get nested(): NestedTransactions {
+    const { transaction, clock, acquireMs } = this.#setup
+    // Takes part from the first mark on, so that the commit asks for what was begun and not ended.
+    const mark = (): Promise<Savepoint> => {
+      if (!transaction.has(this)) transaction.enlist(this)
+      return this.#setup.mark()
+    }
+    this.#nested ??= new NestedTransactions({ transaction, clock, waitMs: acquireMs, mark })
+    return this.#nested
+  }
+  get threadId(): number | null {
+    return this.#lease?.connection.threadId ?? null
+  }
+  now(): number {
+    return this.#setup.clock.now()
+  }
+
+  async #start(method: StatementMethod, sql: string | StatementOptions, values: unknown): Promise<Answer> {
     this.#setup.transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
     while (this.#vetting !== undefined) await this.#vetting
@@ -151,7 +168,7 @@ export class MysqlResource implements OnePhaseResource {
 
   async #lend(): Promise<Lease> {
     const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
-    transaction.enlist(this)
+    if (!transaction.has(this)) transaction.enlist(this)
     this.#over = false
     const turn = {}
     this.#turn = turn
@@ -215,7 +232,7 @@ export class MysqlResource implements OnePhaseResource {
     sql: string | StatementOptions,
     values: unknown,
     facts: StatementFacts,
-  ): Promise<[unknown, FieldPacket[] | undefined]> {
+  ): Promise<Answer> {
     const { observer } = this.#setup
     if (facts.dirties) this.#dirty = true
     if (!facts.readsOnly) this.#writes = true
@@ -275,12 +292,13 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Waits for statements in flight; a race that one of them lost, or a failure that was never awaited, fails the commit. */
   async settle(): Promise<void> {
-    while (this.#running.size > 0) await Promise.all([...this.#running].map(statement => statement.end))
+    await this.statements.settle()
     const { conflict } = this.#setup.transaction
     // Lost only now, in a statement whose failure the handler did hear: what COMMIT would store is not the whole.
     if (conflict !== undefined) throw conflict
-    const unheard = this.#failed.find(statement => !statement.awaited)
+    const { unheard } = this.statements
     if (unheard !== undefined) throw unheard.error
+    this.#nested?.assertEnded()
   }
 
   async commit(): Promise<void> {
@@ -352,9 +370,9 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Waits for what is still running, not beyond the deadline. */
   async #runningEnd(): Promise<boolean> {
-    if (this.#running.size === 0) return true
+    if (!this.statements.areSent) return true
     if (this.#setup.interrupt.reason !== undefined) return false
-    return this.#endsInTime(this.#running, RUNNING_MS_MAX)
+    return this.#endsInTime(this.statements.sentEnd(), RUNNING_MS_MAX)
   }
 
   /**
@@ -364,15 +382,15 @@ export class MysqlResource implements OnePhaseResource {
    */
   async #interrupted(lease: Lease): Promise<boolean> {
     for (;;) {
-      const [onTheWire] = this.#running
-      if (onTheWire === undefined) return true
+      const { oldestSent } = this.statements
+      if (oldestSent === undefined) return true
       if (!(await this.#setup.broker.killQuery(lease))) return false
-      if (!(await this.#endsInTime([onTheWire], KILLED_MS_MAX))) return false
+      if (!(await this.#endsInTime(oldestSent.end, KILLED_MS_MAX))) return false
     }
   }
 
-  async #endsInTime(statements: Iterable<Statement<unknown>>, limitMs: number): Promise<boolean> {
-    const ends = Promise.all(Array.from(statements, statement => statement.end)).then(() => true)
+  async #endsInTime(end: Promise<void>, limitMs: number): Promise<boolean> {
+    const ends = end.then(() => true)
     let giveUp = (): void => {}
     const late = new Promise<false>(resolve => {
       giveUp = () => resolve(false)
@@ -408,13 +426,15 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async savepoint(): Promise<() => Promise<void>> {
+    // Enlisted by a query builder's BEGIN, and nothing was sent: going back is to roll back, and costs no SAVEPOINT.
+    if (this.#leasing === undefined) return () => this.rollback()
     this.#savepoints += 1
     const name = `sessiontx_${this.#savepoints}`
     await this.#takeLease()
     const restore = this.#setup.observer.savepoint()
     await this.control(`SAVEPOINT ${name}`)
     return async () => {
-      await Promise.all([...this.#running].map(statement => statement.end))
+      await this.statements.sentEnd()
       const ok = await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
       await this.#safeguard?.rolledBack(ok, false)
       restore()

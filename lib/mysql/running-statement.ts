@@ -53,6 +53,15 @@ export class Statement<T> extends Promise<T> {
     this.#onSettled = listener
   }
 
+  /** Hears of the answer without counting as somebody who waited for it. */
+  observe(onValue: (value: T) => void, onError: (error: unknown) => void): void {
+    void super.then(onValue, onError)
+  }
+  /** Whoever observed the failure has dealt with it. */
+  markAwaited(): void {
+    this.#awaited = true
+  }
+
   // `await` calls this too, because the constructor is not Promise itself.
   // oxlint-disable-next-line unicorn/no-thenable -- it is a promise
   override then<A = T, B = never>(

@@ -33,6 +33,16 @@ const NEXT: Readonly<Record<TransactionState, readonly TransactionState[]>> = Ob
   unknown: ['committed', 'rolledBack'],
 })
 
+/** A state that every resource can be put back into. Asked at most once; what succeeds just forgets it. */
+export interface Savepoint {
+  /**
+   * Puts every resource back. Does nothing once the attempt has ended or lost a race: the whole of it is gone, and
+   * saying so twice hides the conflict (MariaDB answers 1305 to ROLLBACK TO SAVEPOINT after a deadlock). Never throws:
+   * where it fails, the attempt can only be rolled back, with `reason` as its error.
+   */
+  goBack(reason: unknown): Promise<void>
+}
+
 interface TransactionSetup {
   readonly id: () => string
   readonly clock: Clock
@@ -49,6 +59,7 @@ export class Transaction {
   #conflict: SessionTxError | undefined
   #firstError: unknown
   #doomReason: string | undefined
+  #goingBack: Promise<void> | undefined
 
   constructor(setup: TransactionSetup) {
     this.#setup = setup
@@ -97,7 +108,11 @@ export class Transaction {
       const message = `'${resource.name}' cannot join: '${decider.name}' is already the one-phase resource`
       throw new SessionTxError('MISCONFIGURED', `${message}, and only one can decide; make it two-phase`)
     }
-    if (!this.#resources.includes(resource)) this.#resources.push(resource)
+    if (!this.has(resource)) this.#resources.push(resource)
+  }
+
+  has(resource: Resource): boolean {
+    return this.#resources.includes(resource)
   }
 
   /** Remembers the first lost race; from here on the attempt can only be rolled back. */
@@ -148,12 +163,22 @@ export class Transaction {
     }
   }
 
-  /**
-   * Runs `part`; if it throws, every resource goes back to how it was, and the error goes on to the caller. After a
-   * conflict nothing is sent back to a savepoint: the whole attempt is gone, and saying so twice hides the conflict
-   * (MariaDB answers 1305 to ROLLBACK TO SAVEPOINT after a deadlock).
-   */
+  /** Runs `part`; if it throws, every resource goes back to how it was, and the error goes on to the caller. */
   async savepoint<T>(part: () => MaybePromise<T>): Promise<T> {
+    const savepoint = await this.mark()
+    try {
+      return await part()
+    } catch (error) {
+      await savepoint.goBack(error)
+      throw error
+    }
+  }
+
+  /**
+   * Marks the present state of every resource.
+   * @throws TRANSACTION_CLOSED; MISCONFIGURED for a resource that has no savepoints
+   */
+  async mark(): Promise<Savepoint> {
     this.assertUsable()
     const present = [...this.#resources]
     const back: (() => MaybePromise<void>)[] = []
@@ -165,11 +190,14 @@ export class Transaction {
       const mark = resource.savepoint()
       back.push(isPending(mark) ? await mark : mark)
     }
-    try {
-      return await part()
-    } catch (error) {
-      if (this.#state === 'active' && this.#conflict === undefined) await this.#goBack(present, back, error)
-      throw error
+    return {
+      goBack: async reason => {
+        if (this.#state !== 'active' || this.#conflict !== undefined) return
+        const before = this.#goingBack
+        const going = this.#goBack(present, back, reason)
+        this.#goingBack = before === undefined ? going : Promise.all([before, going]).then(() => {})
+        await going
+      },
     }
   }
 
@@ -203,7 +231,12 @@ export class Transaction {
   /** Carries out the verdict "commit". Never throws: the outcome says what happened. */
   async commit(): Promise<Outcome> {
     this.#enter('ending')
-    const outcome = await twoPhaseCommit(this.#resources, this.#limits)
+    // One that nobody awaited: until it has ended, some resources are back and some are not.
+    if (this.#goingBack !== undefined) await this.#setup.interrupt.race(this.#goingBack).catch(() => {})
+    const outcome =
+      this.#firstError === undefined
+        ? await twoPhaseCommit(this.#resources, this.#limits)
+        : await this.#refuse(this.#firstError)
     if (outcome.kind !== 'committed') this.fail(outcome.error)
     this.#enter(outcome.kind)
     if (outcome.kind !== 'unknown' || outcome.settling === undefined) return outcome
@@ -213,6 +246,11 @@ export class Transaction {
   #foundOut(settled: Settled): Settled {
     if (settled.kind !== 'unknown') this.#enter(settled.kind)
     return settled
+  }
+
+  async #refuse(error: unknown): Promise<Outcome> {
+    await rollbackAll(this.#resources, error, this.#limits)
+    return { kind: 'rolledBack', error }
   }
 
   /** Carries out the verdict "roll back". Never throws; what goes wrong is attached to `reason`. */

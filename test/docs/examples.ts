@@ -15,6 +15,7 @@ import type { Server } from 'node:http'
 import Router from '@koa/router'
 import { transformSync } from '@swc/core'
 import Koa, { type DefaultState } from 'koa'
+import core from 'mysql2'
 import mysql, { type Pool } from 'mysql2/promise'
 import * as library from '../../lib/index.js'
 import type { Block } from './markdown.js'
@@ -28,6 +29,7 @@ interface Given {
   readonly pool: Pool
   readonly tx: library.SessionTx
   readonly sessionTx: typeof library.sessionTx
+  readonly ambientPool: typeof library.ambientPool
   readonly resolvers: typeof library.resolvers
   readonly assert: typeof assert
   /** Pushes to `mails`. */
@@ -49,6 +51,7 @@ declare global {
   const pool: Pool
   const tx: library.SessionTx
   const sessionTx: typeof library.sessionTx
+  const ambientPool: typeof library.ambientPool
   const resolvers: typeof library.resolvers
   const assert: typeof strict
   const sendMail: (text: string) => void
@@ -83,14 +86,17 @@ async function runInside(block: Block, databaseUrl: string): Promise<Built> {
   const router = new Router<DefaultState, Context>()
   const mails: string[] = []
   const sendMail = (text: string): void => void mails.push(text)
-  const { sessionTx, resolvers } = library
-  const given: Given = { app, router, pool, tx, sessionTx, resolvers, assert, sendMail, mails }
+  const { sessionTx, ambientPool, resolvers } = library
+  const given: Given = { app, router, pool, tx, sessionTx, ambientPool, resolvers, assert, sendMail, mails }
   app.silent = true
   const code = javascript(`async function example() { ${block.code}}`)
   await (evaluate(`${code}\nreturn example()`, { ...given }) as Promise<void>)
   app.use(tx).use(router.routes())
   return listening(app.listen(0), [() => tx.close(), () => pool.end()])
 }
+
+/** What an example may load as it is. */
+const BUILDERS = /^(?:kysely|knex|typeorm|sequelize|drizzle-orm(?:\/[\w-]+)?)$/
 
 /** A whole program: it makes its own pool and server, so these are remembered where they are made. */
 async function runModule(block: Block, databaseUrl: string): Promise<Built> {
@@ -112,16 +118,22 @@ async function runModule(block: Block, databaseUrl: string): Promise<Built> {
     closers.push(() => pool.end())
     return pool
   }
+  const createCorePool = (options: core.PoolOptions): core.Pool => {
+    const pool = core.createPool({ ...options, connectionLimit: 4 })
+    closers.push(() => pool.promise().end())
+    return pool
+  }
   const modules: Readonly<Record<string, unknown>> = {
     koa: ListeningKoa,
     '@koa/router': Router,
     'mysql2/promise': { __esModule: true, default: { createPool } },
+    mysql2: { createPool: createCorePool },
     'session-tx': { ...library, sessionTx },
   }
   const env = { ...process.env, MYSQL_URL: databaseUrl }
   evaluate(javascript(block.code), {
     exports: {},
-    require: (name: string) => modules[name],
+    require: (name: string) => modules[name] ?? (BUILDERS.test(name) ? require(name) : undefined),
     process: { env },
     console: { log: () => {} },
   })

@@ -24,6 +24,7 @@ test('there are the pages that a reader looks for', () => {
     'metrics',
     'mysql',
     'options',
+    'query-builders',
     'sessions',
     'transaction',
   ].map(name => `docs/${name}.md`)

@@ -1,7 +1,7 @@
 /** The transaction of one attempt: states, participants, hooks, doom, lost races, savepoints. No HTTP, no database. */
 import { conflictError, SessionTxError } from '../../lib/errors.js'
 import { deferred } from '../support/barrier.js'
-import { flush, Recording, stage } from './recording.js'
+import { DEADLINE_MS, flush, Recording, stage } from './recording.js'
 
 const lostRace = (message = 'somebody else committed first'): SessionTxError =>
   conflictError(message, { kind: 'variable', store: 'memory', variable: 'cart' })
@@ -221,6 +221,51 @@ describe('savepoints', () => {
     expect(recording.log).toEqual(['savepoint session', 'savepoint mysql', 'back mysql', 'back session'])
     expect(transaction.failure).toBeUndefined()
     await expect(transaction.commit()).resolves.toMatchObject({ kind: 'committed' })
+  })
+
+  describe('going back that nobody awaits', () => {
+    const floating = (back: () => Promise<void>) => {
+      const { transaction, interrupt, clock } = stage()
+      const recording = new Recording()
+      transaction.enlist(recording.two('session'))
+      transaction.enlist({ ...recording.one('mysql'), savepoint: () => back })
+      const part = transaction.savepoint(() => Promise.reject(new Error('the part failed')))
+      part.catch(() => {})
+      return { transaction, interrupt, clock, recording }
+    }
+
+    test('has ended before anything is prepared', async () => {
+      const hold = deferred()
+      const { transaction, recording } = floating(() => hold.promise)
+      await flush()
+      const committing = transaction.commit()
+      await flush()
+      expect(recording.log).toEqual(['savepoint session'])
+      hold.resolve()
+      await expect(committing).resolves.toMatchObject({ kind: 'committed' })
+      expect(recording.log.slice(0, 3)).toEqual(['savepoint session', 'back session', 'settle session'])
+    })
+
+    test('and fails: nothing is committed', async () => {
+      const hold = deferred()
+      const { transaction, recording } = floating(() => hold.promise)
+      await flush()
+      const committing = transaction.commit()
+      hold.reject(new Error('the server has gone'))
+      await expect(committing).resolves.toMatchObject({
+        kind: 'rolledBack',
+        error: { message: 'the part failed', errors: [{ message: 'the server has gone' }] },
+      })
+      expect(recording.log.slice(1)).toEqual(['rollback mysql', 'rollback session'])
+    })
+
+    test('and does not end: the deadline rolls back', async () => {
+      const { transaction, clock } = floating(() => new Promise(() => {}))
+      await flush()
+      const committing = transaction.commit()
+      clock.advance(DEADLINE_MS)
+      await expect(committing).resolves.toMatchObject({ kind: 'rolledBack', error: { code: 'DEADLINE' } })
+    })
   })
 
   test('they nest: the inner part goes back alone, the outer one takes everything', async () => {
