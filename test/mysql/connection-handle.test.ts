@@ -80,15 +80,17 @@ describe('as a connection', () => {
       const connection = ctx.tx.connection()
       await connection.promise().query('INSERT INTO item VALUES (1, 10), (2, 20)')
       const told: unknown[] = []
-      await new Promise(resolve =>
+      await new Promise(resolve => {
         connection
           .query('SELECT n FROM item ORDER BY id')
           .on('fields', (fields: { name: string }[]) => told.push(fields.map(({ name }) => name)))
           .on('result', row => told.push({ ...(row as object) }))
-          .on('end', resolve),
-      )
+          .on('end', resolve)
+      })
       expect(told).toEqual([['n'], { n: 10 }, { n: 20 }])
-      const error = await new Promise(resolve => connection.query('SELEKT').on('error', resolve))
+      const error = await new Promise(resolve => {
+        connection.query('SELEKT').on('error', resolve)
+      })
       expect(error).toMatchObject({ errno: 1064 })
     })
     await expect(client().get()).resolves.toMatchObject({ status: 200 })
@@ -184,7 +186,9 @@ describe('failures that nobody hears', () => {
   test('of one that the handler did hear: the rest commits', async () => {
     const { client } = await start(async ctx => {
       await promised(ctx).query(insert(1))
-      await new Promise(resolve => ctx.tx.connection().query('SELEKT', resolve))
+      await new Promise(resolve => {
+        ctx.tx.connection().query('SELEKT', resolve)
+      })
     })
     await expect(client().get()).resolves.toMatchObject({ status: 200 })
     expect(await ids()).toEqual([1])
@@ -504,7 +508,9 @@ describe('when the attempt is over', () => {
       await expect(late.query(insert(2))).rejects.toMatchObject({ code: 'TRANSACTION_CLOSED' })
       await expect(late.beginTransaction()).rejects.toMatchObject({ code: 'TRANSACTION_CLOSED' })
       await expect(late.ping()).rejects.toMatchObject({ code: 'TRANSACTION_CLOSED' })
-      const error = await new Promise(resolve => ended.query(insert(2), resolve))
+      const error = await new Promise(resolve => {
+        ended.query(insert(2), resolve)
+      })
       expect(error).toMatchObject({ code: 'TRANSACTION_CLOSED' })
       const rollback = late.rollback()
       if (path === '/fail') await expect(rollback).resolves.toBeDefined()
