@@ -3,14 +3,8 @@
  */
 import { assemble, type Carried, type RunOptions } from './assembly.js'
 import { SessionCookie } from './http/cookie.js'
-import {
-  type KoaContext,
-  type KoaMiddleware,
-  koaMiddleware,
-  type KoaSetup,
-  koaTransactional,
-  type RouteOptions,
-} from './http/koa.js'
+import { koaMiddleware, type KoaSetup, koaTransactional, type RouteOptions } from './http/koa.js'
+import type { KoaContext, KoaMiddleware } from './http/koa-context.js'
 import { koaEndpoint } from './http/koa-endpoint.js'
 import type { RunningAttempt } from './joint/request.js'
 import type { Tx } from './joint/tx.js'
@@ -133,7 +127,8 @@ export type {
 export type { MaybePromise, OnePhaseResource, Resource, TwoPhaseResource } from './transaction/resource.js'
 export type { MetricsOptions } from './metrics/endpoint.js'
 export type { Stats } from './metrics/stats.js'
-export type { KoaContext, KoaMiddleware, KoaNext, RouteOptions } from './http/koa.js'
+export type { RouteOptions } from './http/koa.js'
+export type { KoaContext, KoaMiddleware, KoaNext } from './http/koa-context.js'
 export type { RunOptions } from './assembly.js'
 export type { Clock, Environment, Timer } from './transaction/clock.js'
 export type { Tx }

@@ -3,7 +3,7 @@
  * answered nor who may look.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { KoaContext, KoaMiddleware } from './koa.js'
+import type { KoaContext, KoaMiddleware } from './koa-context.js'
 
 interface Asked {
   readonly method: string

@@ -6,8 +6,6 @@
  * us, composed once per application. Where that part cannot be found (mounted by a router, inside a compose, wrapped by
  * somebody) there is one attempt only, and a warning that names the remedy.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import compose from 'koa-compose'
 import type Keygrip from 'keygrip'
 import onFinished from 'on-finished'
 import { SessionTxError } from '../errors.js'
@@ -17,35 +15,11 @@ import type { Isolation, JointParts, JointRequest, RunningAttempt } from '../joi
 import type { Tx } from '../joint/tx.js'
 import type { SessionObject } from '../session/session-object.js'
 import { current } from '../transaction/current.js'
+import { Downstream } from './downstream.js'
+import type { KoaContext, KoaMiddleware, KoaNext } from './koa-context.js'
 import { type FoundCookie, keygripOf, type SessionCookie, type Signer } from './cookie.js'
 import { Pristine } from './pristine.js'
 import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
-
-/** What we use of Koa's context, and a little more for callbacks; annotate theirs with Koa's own `Context` for the rest. */
-export interface KoaContext {
-  readonly app: {
-    readonly middleware: readonly KoaMiddleware[]
-    readonly keys?: unknown
-    emit(event: string, ...args: unknown[]): unknown
-  }
-  readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly request: object
-  readonly response: object
-  readonly secure: boolean
-  readonly method: string
-  readonly path: string
-  status: number
-  state: Record<PropertyKey, unknown>
-  body: unknown
-  /** A request header; empty if there is none. */
-  get(field: string): string
-  respond?: boolean | undefined
-}
-
-export type KoaNext = () => Promise<unknown>
-/** A method, so that Koa's own, wider middleware types fit in both directions. */
-export type KoaMiddleware = { bivariant(ctx: KoaContext, next: KoaNext): unknown }['bivariant']
 
 /** What one route may set for itself. */
 export interface RouteOptions {
@@ -69,8 +43,6 @@ export interface KoaSetup {
 }
 
 const REQUEST: unique symbol = Symbol('session-tx.request')
-/** Survives wrappers that copy properties, where identity does not. */
-const MARK: unique symbol = Symbol.for('session-tx.middleware')
 /** What Koa itself assigns to a new context, request and response, and what we do. */
 const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set([
   ...['app', 'ctx', 'req', 'res', 'request', 'response', 'originalUrl', 'state'],
@@ -81,15 +53,10 @@ const SERVER_ERROR_STATUS_MIN = 500
 interface Carrier {
   [REQUEST]?: KoaRequest
 }
-interface Marked {
-  [MARK]?: symbol
-  readonly __original?: unknown
-}
 
 /** The middleware for `app.use(…)`: everything below it is one joint transaction per request, run again on conflict. */
 export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
-  const identity = Symbol('session-tx')
-  const downstream = new Downstream(identity)
+  const downstream = new Downstream()
   function sessionTx(ctx: KoaContext, next: KoaNext): Promise<unknown> {
     if (isInside(ctx) || setup.skip?.(ctx) === true) return next()
     const retries = setup.retries(ctx)
@@ -100,8 +67,7 @@ export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
     const request = new KoaRequest(ctx, setup, { retries }, runs)
     return request.live()
   }
-  Object.defineProperty(sessionTx, MARK, { value: identity, enumerable: true })
-  return sessionTx
+  return downstream.mark(sessionTx)
 }
 
 /** One handler as one joint transaction: for a route, or where `app.use` cannot find what stands below it. */
@@ -140,54 +106,6 @@ function warnOfLateOptions(names: readonly string[]): void {
 /** Mounted twice, the inner one is a no-op. */
 function isInside(ctx: KoaContext): boolean {
   return (ctx as Carrier)[REQUEST] !== undefined
-}
-
-/** Finds and composes what stands below us, once per application and again when its stack has grown. */
-class Downstream {
-  readonly #identity: symbol
-  readonly #known = new WeakMap<
-    object,
-    { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }
-  >()
-  #warned = false
-
-  constructor(identity: symbol) {
-    this.#identity = identity
-  }
-
-  of({ app }: KoaContext): ((ctx: KoaContext) => Promise<unknown>) | undefined {
-    const { middleware } = app
-    let known = this.#known.get(app)
-    if (known === undefined || known.length !== middleware.length) {
-      const place = middleware.findIndex(other => this.#isUs(other))
-      const below =
-        place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
-      known = {
-        length: middleware.length,
-        below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined,
-      }
-      this.#known.set(app, known)
-      if (place < 0) this.#warn()
-    }
-    return known.below
-  }
-
-  #isUs(other: unknown): boolean {
-    const marked = other as Marked
-    if (marked[MARK] === this.#identity) return true
-    return (marked.__original as Marked | undefined)?.[MARK] === this.#identity
-  }
-
-  #warn(): void {
-    if (this.#warned) return
-    this.#warned = true
-    process.emitWarning(
-      'session-tx cannot find what stands below it, so requests run once and a lost race is answered with 503. ' +
-        'It is probably mounted by a router, inside compose([...]) or in a mounted app: mount it with app.use(…) of the ' +
-        'outermost application, or wrap handlers: router.post(path, tx.transactional(handler)).',
-      'SessionTxWarning',
-    )
-  }
 }
 
 interface Runs {

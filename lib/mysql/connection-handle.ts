@@ -14,7 +14,8 @@ import type { CorePool, StatementOptions } from './driver.js'
 import { type AnswerCallback, HandleCommand } from './handle-command.js'
 import type { Party, Step } from './nested-transactions.js'
 import { PromiseHandle } from './promise-handle.js'
-import type { Answer, MysqlResource, StatementMethod } from './resource.js'
+import type { StatementMethod } from './dispatch.js'
+import type { Answer, MysqlResource } from './resource.js'
 import type { Statement } from './running-statement.js'
 
 interface HandleSetup {

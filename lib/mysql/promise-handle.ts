@@ -4,7 +4,8 @@
  */
 import { EventEmitter } from 'node:events'
 import type { StatementOptions } from './driver.js'
-import type { Answer, StatementMethod } from './resource.js'
+import type { StatementMethod } from './dispatch.js'
+import type { Answer } from './resource.js'
 
 /** The callback flavour, as far as this one needs it. */
 interface HandleBehind extends EventEmitter {

@@ -12,7 +12,9 @@ import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Savepoint, Transaction } from '../transaction/transaction.js'
 import { Decision } from './decision.js'
-import type { FieldPacket, OkPacket, ResultCallback, StatementOptions } from './driver.js'
+import { dispatch, type StatementMethod } from './dispatch.js'
+import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
+import { endStatements, inTime } from './ending.js'
 import { type Flavour, isFatal, type Sticky } from './errors.js'
 import type { TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
@@ -59,16 +61,8 @@ interface MysqlResourceSetup {
   ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
 }
 
-export type StatementMethod = 'query' | 'execute'
 /** `[rows, fields]` */
 export type Answer = [unknown, FieldPacket[] | undefined]
-
-/** How long a rollback waits for statements still running before it gives the connection up. */
-const RUNNING_MS_MAX = 2_500
-/** How long one that was killed may take to notice. */
-const KILLED_MS_MAX = 500
-/** And for the answer to ROLLBACK. */
-const ROLLBACK_MS_MAX = 2_500
 
 export class MysqlResource implements OnePhaseResource {
   readonly phases = 1
@@ -351,7 +345,11 @@ export class MysqlResource implements OnePhaseResource {
       return
     }
     try {
-      const ended = (await this.#runningEnd()) || (await this.#interrupted(lease))
+      const ended = await endStatements(this.statements, {
+        clock: this.#setup.clock,
+        isLate: () => this.#setup.interrupt.reason !== undefined,
+        kill: () => this.#setup.broker.killQuery(lease),
+      })
       if (!ended || this.#spoilt) return this.abandon()
       if (this.#sent > 0) await this.#undo(lease)
     } catch (error) {
@@ -363,51 +361,10 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async #undo(lease: Lease): Promise<void> {
-    const ok = await this.#inTime(answered(lease.connection, 'ROLLBACK'))
-    const byServer = this.#setup.transaction.conflict?.conflict?.store === this.name
-    if (this.#safeguard !== undefined) await this.#inTime(this.#safeguard.rolledBack(ok, byServer))
-  }
-
-  /** Waits for what is still running, not beyond the deadline. */
-  async #runningEnd(): Promise<boolean> {
-    if (!this.statements.areSent) return true
-    if (this.#setup.interrupt.reason !== undefined) return false
-    return this.#endsInTime(this.statements.sentEnd(), RUNNING_MS_MAX)
-  }
-
-  /**
-   * Ends on the server what is still running. mysql2 sends the next statement when one is answered, so this takes a KILL
-   * for each. It cannot hit what comes later: its answer is there before ROLLBACK is sent, and the server forgets it at
-   * the end of each statement (seen on MariaDB 10.11: 300 of 300 that came too late ended nothing).
-   */
-  async #interrupted(lease: Lease): Promise<boolean> {
-    for (;;) {
-      const { oldestSent } = this.statements
-      if (oldestSent === undefined) return true
-      if (!(await this.#setup.broker.killQuery(lease))) return false
-      if (!(await this.#endsInTime(oldestSent.end, KILLED_MS_MAX))) return false
-    }
-  }
-
-  async #endsInTime(end: Promise<void>, limitMs: number): Promise<boolean> {
-    const ends = end.then(() => true)
-    let giveUp = (): void => {}
-    const late = new Promise<false>(resolve => {
-      giveUp = () => resolve(false)
-    })
-    const timer = this.#setup.clock.after(limitMs, () => giveUp())
-    const ended = await Promise.race([ends, late])
-    timer.cancel()
-    return ended
-  }
-
-  /** A server that does not answer keeps neither the request nor the connection's place in the pool. */
-  #inTime<T>(work: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const late = (): void => reject(new Error(`ROLLBACK was not answered within ${ROLLBACK_MS_MAX} ms`))
-      const timer = this.#setup.clock.after(ROLLBACK_MS_MAX, late)
-      void work.then(resolve, reject).finally(() => timer.cancel())
-    })
+    const { clock, transaction } = this.#setup
+    const ok = await inTime(clock, answered(lease.connection, 'ROLLBACK'))
+    const byServer = transaction.conflict?.conflict?.store === this.name
+    if (this.#safeguard !== undefined) await inTime(clock, this.#safeguard.rolledBack(ok, byServer))
   }
 
   #letGo(): void {
@@ -440,23 +397,4 @@ export class MysqlResource implements OnePhaseResource {
       restore()
     }
   }
-}
-
-function dispatch(
-  { connection, prepared }: Lease,
-  method: StatementMethod,
-  statement: string | StatementOptions,
-  values: unknown,
-  onAnswer: ResultCallback,
-): void {
-  if (method === 'query') {
-    if (values === undefined) connection.query(statement, onAnswer)
-    else connection.query(statement, values, onAnswer)
-    return
-  }
-  const { sql } =
-    values === undefined
-      ? connection.execute(statement, onAnswer)
-      : connection.execute(statement, values, onAnswer)
-  prepared.executed(typeof statement === 'string' ? { sql } : { ...statement, sql })
 }

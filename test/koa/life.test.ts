@@ -9,7 +9,7 @@ import {
   type SessionTxOptions,
   type Tx,
 } from '../../lib/index.js'
-import type { KoaContext } from '../../lib/http/koa.js'
+import type { KoaContext } from '../../lib/http/koa-context.js'
 import { serveTx, type TxContext, type TxMiddleware, type TxServed } from '../support/app.js'
 import { Barrier, deferred, Gate } from '../support/barrier.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'

@@ -1,0 +1,64 @@
+/**
+ * Where we stand in a Koa application's stack, and what runs below us there, composed into one function that can be
+ * called again: `next()` works once per request. Knows nothing of transactions.
+ */
+import compose from 'koa-compose'
+import type { KoaContext, KoaMiddleware } from './koa-context.js'
+
+/** Survives wrappers that copy properties, where identity does not. */
+const MARK: unique symbol = Symbol.for('session-tx.middleware')
+
+interface Marked {
+  [MARK]?: symbol
+  readonly __original?: unknown
+}
+
+/** Finds and composes what stands below us, once per application and again when its stack has grown. */
+export class Downstream {
+  readonly #identity = Symbol('session-tx')
+  readonly #known = new WeakMap<
+    object,
+    { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }
+  >()
+  #warned = false
+
+  /** So that it finds itself among the application's middleware. */
+  mark(middleware: KoaMiddleware): KoaMiddleware {
+    return Object.defineProperty(middleware, MARK, { value: this.#identity, enumerable: true })
+  }
+
+  /** What runs below the marked one, as one function; undefined if it is not to be found. */
+  of({ app }: KoaContext): ((ctx: KoaContext) => Promise<unknown>) | undefined {
+    const { middleware } = app
+    let known = this.#known.get(app)
+    if (known === undefined || known.length !== middleware.length) {
+      const place = middleware.findIndex(other => this.#isUs(other))
+      const below =
+        place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
+      known = {
+        length: middleware.length,
+        below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined,
+      }
+      this.#known.set(app, known)
+      if (place < 0) this.#warn()
+    }
+    return known.below
+  }
+
+  #isUs(other: unknown): boolean {
+    const marked = other as Marked
+    if (marked[MARK] === this.#identity) return true
+    return (marked.__original as Marked | undefined)?.[MARK] === this.#identity
+  }
+
+  #warn(): void {
+    if (this.#warned) return
+    this.#warned = true
+    process.emitWarning(
+      'session-tx cannot find what stands below it, so requests run once and a lost race is answered with 503. ' +
+        'It is probably mounted by a router, inside compose([...]) or in a mounted app: mount it with app.use(…) of the ' +
+        'outermost application, or wrap handlers: router.post(path, tx.transactional(handler)).',
+      'SessionTxWarning',
+    )
+  }
+}
