@@ -3,6 +3,7 @@
  * it is made on first use, so an attempt that touches nothing costs next to nothing. Knows no HTTP.
  */
 import { SessionTxError } from '../errors.js'
+import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
 import { DraftScope } from '../session/draft.js'
 import { sessionKey, shownKey } from '../session/identity.js'
@@ -100,6 +101,12 @@ export class JointAttempt implements RunningAttempt {
   }
   get cookieChange(): CookieChange {
     return this.#session?.change ?? { kind: 'none' }
+  }
+
+  /** What kind of server its errors come from. */
+  get flavour(): Flavour {
+    const { parts, request } = this.#setup
+    return parts.broker?.(request.isolation).server?.flavour ?? 'mariadb'
   }
 
   /** Whose attempt this is. */
@@ -215,7 +222,7 @@ export class JointAttempt implements RunningAttempt {
       interrupt: this.#setup.interrupt,
       observer,
       readOnly: request.readOnly,
-      recognise: (error, flavour, atCommit) => recognise(error, flavour, parts.conflicts, atCommit),
+      recognise: (error, flavour, moment) => recognise(error, flavour, parts.conflicts, moment),
     })
     return this.#mysql
   }

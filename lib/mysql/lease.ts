@@ -38,17 +38,20 @@ export class Lease {
   readonly connection: CoreConnection
   readonly server: ServerFacts
   readonly #end: (leased: LeasedConnection, clean: boolean) => void
+  readonly #distrust: (serverIdentity: string) => void
   #leased: LeasedConnection | undefined
 
   constructor(
     leased: LeasedConnection,
     server: ServerFacts,
     end: (leased: LeasedConnection, clean: boolean) => void,
+    distrust: (serverIdentity: string) => void,
   ) {
     this.connection = leased.connection
     this.server = server
     this.#leased = leased
     this.#end = end
+    this.#distrust = distrust
   }
 
   /** COMMIT or ROLLBACK was answered and nothing else is left on it: the next request gets it as it is. */
@@ -63,6 +66,14 @@ export class Lease {
     const leased = this.#leased
     this.#leased = undefined
     if (leased !== undefined) this.#end(leased, false)
+  }
+
+  /**
+   * Nobody gets a connection to its server any more that was made before now: after a failover they lead to the
+   * old primary, and after a restart to nobody. Destroy it afterwards.
+   */
+  distrustServer(): void {
+    if (this.#leased !== undefined) this.#distrust(this.#leased.serverIdentity)
   }
 
   /** Its socket has ended; only destroy() is left to do. */
@@ -96,6 +107,11 @@ export class LeaseBroker {
    * waiter.
    */
   #asked = 0
+  /**
+   * Servers whose older connections are not trusted. A new connection that reaches such a server ends that: the
+   * address still leads there, so the older ones are as good as that one.
+   */
+  readonly #distrusted = new Set<string>()
   #detecting: Promise<ServerProfile> | undefined
   #server: ServerFacts | undefined
   #closed = false
@@ -165,12 +181,20 @@ export class LeaseBroker {
 
   #lend(leased: LeasedConnection): Lease {
     leased.enter('used')
-    return new Lease(leased, this.#server as ServerFacts, this.#end)
+    return new Lease(leased, this.#server as ServerFacts, this.#end, this.#distrust)
   }
 
   readonly #end = (leased: LeasedConnection, clean: boolean): void => {
-    if (!clean || leased.state === 'lost') leased.destroy()
+    if (!clean || leased.state === 'lost' || this.#distrusted.has(leased.serverIdentity)) leased.destroy()
     else this.#place(leased)
+  }
+
+  readonly #distrust = (serverIdentity: string): void => {
+    this.#distrusted.add(serverIdentity)
+    for (const leased of this.#idle.takeAll()) {
+      if (leased.serverIdentity === serverIdentity) leased.destroy()
+      else this.#idle.push(leased)
+    }
   }
 
   /** Where a connection goes that nobody holds: a fresh one, or one that was released. */
@@ -250,6 +274,8 @@ export class LeaseBroker {
     try {
       const profile = await this.#profile(connection)
       await leased.setUp(profile)
+      if (fresh) this.#distrusted.delete(leased.serverIdentity)
+      else if (this.#distrusted.has(leased.serverIdentity)) return leased.destroy() // the next one is asked for
       if (this.engines.outdated) await this.engines.load(connection)
       leased.assertAlive()
       this.#server = profile.facts

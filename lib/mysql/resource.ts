@@ -30,6 +30,15 @@ export interface StatementObserver {
   savepoint(): () => void
 }
 
+/** Where in an attempt an error came; `first`: the server had answered nothing of it before. */
+export type Moment = 'first' | 'later' | 'commit'
+
+export interface Recognised {
+  readonly conflict: SessionTxError
+  readonly sticky: Sticky
+  readonly unfit: 'nothing' | 'connection' | 'server'
+}
+
 interface MysqlResourceSetup {
   readonly broker: LeaseBroker
   readonly acquireMs: number
@@ -39,11 +48,7 @@ interface MysqlResourceSetup {
   readonly observer: StatementObserver
   readonly readOnly: boolean
   /** The one question of retryability (joint/conflicts.ts). */
-  recognise(
-    error: unknown,
-    flavour: Flavour,
-    atCommit?: boolean,
-  ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
+  recognise(error: unknown, flavour: Flavour, moment: Moment): Recognised | undefined
 }
 
 type StatementMethod = 'query' | 'execute'
@@ -66,6 +71,8 @@ export class MysqlResource implements OnePhaseResource {
   /** The connection must not be used again. */
   #spoilt = false
   #sent = 0
+  /** The server has answered something of this attempt, well or not. */
+  #heard = false
   #savepoints = 0
   readonly #running = new Set<Statement<unknown>>()
   readonly #failed: Statement<unknown>[] = []
@@ -118,9 +125,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#over = false
     const turn = {}
     this.#turn = turn
-    const lease = await broker.acquire(acquireMs).catch((error: unknown) => {
-      throw this.#noted(error, false)
-    })
+    const lease = await broker.acquire(acquireMs)
     // Rolled back meanwhile, perhaps to a savepoint, with another one asked for since.
     if (this.#over || this.#turn !== turn) {
       lease.release()
@@ -151,9 +156,14 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     if (lease === undefined) throw new TypeError('there is no connection yet')
     this.#sent += 1
-    return answered(lease, sql).catch((error: unknown) => {
-      throw this.#noted(error, false)
-    })
+    return answered(lease, sql).then(
+      () => {
+        this.#heard = true
+      },
+      (error: unknown) => {
+        throw this.#noted(error, false)
+      },
+    )
   }
 
   #send(
@@ -169,6 +179,7 @@ export class MysqlResource implements OnePhaseResource {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
         try {
           if (error === null) {
+            this.#heard = true
             observer.answered(facts, rows, fields as FieldPacket[] | undefined)
             resolve([rows, fields as FieldPacket[] | undefined])
           } else {
@@ -196,11 +207,17 @@ export class MysqlResource implements OnePhaseResource {
    * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
    */
   #noted(error: unknown, nowait: boolean): unknown {
+    const lease = this.#lease
+    const moment = this.#heard ? 'later' : 'first'
     if (isFatal(error)) this.#spoilt = true
-    const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
+    else this.#heard = true
+    const recognised = this.#setup.recognise(error, lease?.server.flavour ?? 'mariadb', moment)
     if (recognised === undefined)
       return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
-    const { conflict, sticky } = recognised
+    const { conflict, sticky, unfit } = recognised
+    if (unfit !== 'nothing') this.#spoilt = true
+    // A connection that was dead when it was first used is seldom the only one: the others wait as long as it did.
+    if (unfit === 'server' || (unfit === 'connection' && moment === 'first')) lease?.distrustServer()
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
   }
@@ -231,7 +248,7 @@ export class MysqlResource implements OnePhaseResource {
     if (isFatal(error)) this.#spoilt = true
     const verdict = atCommit(error, lease.server.flavour)
     if (verdict !== 'unknown') {
-      const recognised = this.#setup.recognise(error, lease.server.flavour, true)
+      const recognised = this.#setup.recognise(error, lease.server.flavour, 'commit')
       if (recognised !== undefined) return recognised.conflict
       const details = { kind: 'connection', store: this.name } as const
       return verdict === 'neverSent'
@@ -312,6 +329,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#leasing = undefined
     this.#ready = undefined
     this.#sent = 0
+    this.#heard = false
     this.#setup.observer.ended()
     if (lease === undefined) return
     if (this.#spoilt) lease.destroy()

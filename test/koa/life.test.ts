@@ -2,7 +2,13 @@
  * The life of a request on a real database: what happens in which order, and what is left when something goes wrong on
  * the way. Rows are looked at from a second connection, the session by the client's next request.
  */
-import { memoryStore, type Resource, SessionTxError, type SessionTxOptions, type Tx } from '../../lib/index.js'
+import {
+  memoryStore,
+  type Resource,
+  SessionTxError,
+  type SessionTxOptions,
+  type Tx,
+} from '../../lib/index.js'
 import type { KoaContext } from '../../lib/http/koa.js'
 import { serveTx, type TxContext, type TxMiddleware, type TxServed } from '../support/app.js'
 import { Barrier, deferred, Gate } from '../support/barrier.js'
