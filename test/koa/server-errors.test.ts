@@ -134,21 +134,24 @@ const EXPECTED: readonly Expected[] = [
   row(2006, FLAVOURS, 'connection', gone),
   row(2013, FLAVOURS, 'connection', gone),
 ]
-const cases = EXPECTED.flatMap(one =>
-  one.flavours.map(flavour => [`${one.errno} of ${flavour}`, flavour, one] as const),
-)
+/** One server of each row goes over the wire: the others differ in nothing that is read there. */
+const cases = EXPECTED.map(one => {
+  const flavour = one.flavours.includes('mysql') ? 'mysql' : (one.flavours[0] ?? 'mariadb')
+  return [`${one.errno} of ${flavour}`, flavour, one] as const
+})
 const retry = { duplicateIsConflict: true }
 const troubleOf = ({ errno, message }: Expected): Trouble =>
   message === undefined ? { errno } : { errno, message }
 
-test('every number that the source calls a lost race is tried here, for every server it is one of', () => {
+test('every number that the source calls a lost race is here, for exactly the servers it is one of', () => {
   const known: string[] = []
   for (let errno = 1000; errno < 20_000; errno++) {
     const error = Object.assign(new Error(readOnly), { errno })
     for (const flavour of FLAVOURS)
       if (classify(error, flavour, true) !== undefined) known.push(`${errno} of ${flavour}`)
   }
-  expect(cases.map(([name]) => name).sort()).toEqual(known.sort())
+  const here = EXPECTED.flatMap(({ errno, flavours }) => flavours.map(flavour => `${errno} of ${flavour}`))
+  expect(here.sort()).toEqual(known.sort())
 })
 
 describe.each(cases)('%s', (_, flavour, expected) => {
@@ -302,7 +305,7 @@ describe('a failover', () => {
     ['1290', 1290, readOnly],
     ['1836', 1836, 'Running in read-only mode'],
   ])(
-    '%s: every idle connection to the old primary is closed, and one in use when it ends',
+    '%s: every idle connection to the old primary is closed, and the next one is new',
     async (_, errno, message) => {
       const together = new Barrier(3)
       const { fake, served, sent } = await setUp('mysql', async ctx => {
