@@ -13,6 +13,7 @@ import {
   type Flavour,
 } from '../../lib/mysql/errors.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
+import { SEEN } from '../support/seen-errors.js'
 
 describe('on a server', () => {
   let db: TestDatabase
@@ -37,6 +38,12 @@ describe('on a server', () => {
   afterEach(() => {
     one.destroy()
     two.destroy()
+  })
+
+  test.each(Object.entries(SEEN))('%s is really reported', async (errno, provoke) => {
+    const error = await failure(provoke({ db, one, two }))
+    expect(findDatabaseError(error)?.errno).toBe(Number(errno))
+    expect(classify(error, 'mariadb', true)?.errno).toBe(Number(errno))
   })
 
   test('1020: the row was committed by another first; the message names the table', async () => {
