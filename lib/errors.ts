@@ -51,7 +51,8 @@ export type ConflictKind =
   | 'write' // TiDB write conflict
   | 'definition' // a table changed its definition under the transaction
   | 'duplicate' // 1062 with retry.duplicateIsConflict
-  | 'connection' // the connection was lost, and it is certain that nothing was committed
+  | 'connection' // lost, and it is certain that nothing was committed; or it leads to a server that is read-only now
+  | 'unavailable' // there was no connection to be had: no transaction existed
   | 'requested' // the application asked for it: tx.conflict(), retry.isRetryable
 
 /** What a conflict says: where, which versions, who won. Never a value, never a raw session id. */
@@ -72,6 +73,8 @@ export interface ConflictDetails {
   readonly winner?: string
   /** How often one request may re-run for this kind, where that is less than `retry.retries`. */
   readonly rerunsMax?: number
+  /** A re-run for it is not charged to `retry.retries`, once per request and kind. */
+  readonly free?: true
 }
 
 interface SessionTxErrorOptions {

@@ -6,6 +6,7 @@ import { SessionTxError } from '../errors.js'
 import type { EscapeReason } from '../events.js'
 import { ConnectionHandle } from '../mysql/connection-handle.js'
 import type { CorePool } from '../mysql/driver.js'
+import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
 import { DraftScope } from '../session/draft.js'
 import { sessionKey, shownKey } from '../session/identity.js'
@@ -106,6 +107,12 @@ export class JointAttempt implements RunningAttempt {
   }
   get cookieChange(): CookieChange {
     return this.#session?.change ?? { kind: 'none' }
+  }
+
+  /** What kind of server its errors come from. */
+  get flavour(): Flavour {
+    const { parts, request } = this.#setup
+    return parts.broker?.(request.isolation).server?.flavour ?? 'mariadb'
   }
 
   /** Whose attempt this is. */
@@ -228,7 +235,7 @@ export class JointAttempt implements RunningAttempt {
         this.#sessionSide() // takes part from the start, as in tx.savepoint()
         return transaction.mark()
       },
-      recognise: (error, flavour, atCommit) => recognise(error, flavour, parts.conflicts, atCommit),
+      recognise: (error, flavour, moment) => recognise(error, flavour, parts.conflicts, moment),
     })
     return this.#mysql
   }

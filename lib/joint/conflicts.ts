@@ -3,8 +3,15 @@
  * ends with one. The application's own `retry.isRetryable` is heard first, then our own conflicts, then the table of
  * database errors (mysql/errors.ts). Knows nothing of what follows from the answer.
  */
-import { attachError, conflictError, isSessionTxError, SessionTxError } from '../errors.js'
-import { classify, type Flavour, type Sticky } from '../mysql/errors.js'
+import {
+  attachError,
+  conflictError,
+  isSessionTxError,
+  type SessionTxError,
+  type SessionTxErrorCode,
+} from '../errors.js'
+import { classify, FLAVOURS, type Flavour, isUnavailable } from '../mysql/errors.js'
+import type { Moment, Recognised } from '../mysql/resource.js'
 
 export interface ConflictOptions {
   /** true: run again; false: do not; undefined: our table decides. */
@@ -12,25 +19,22 @@ export interface ConflictOptions {
   readonly duplicateIsConflict: boolean
 }
 
-interface Recognised {
-  readonly conflict: SessionTxError
-  readonly sticky: Sticky
-}
-
 const WRAPPERS = ['cause', 'original', 'parent', 'driverError'] as const
 const WRAPPERS_MAX = 64
 
-/** `atCommit`: it is COMMIT's answer. */
+/** @param moment where the error came, as far as the caller knows */
 export function recognise(
   error: unknown,
   flavour: Flavour,
   options: ConflictOptions,
-  atCommit = false,
+  moment: Moment = 'later',
 ): Recognised | undefined {
   const asked = ask(options.isRetryable, error)
   if (asked === false) return undefined
-  const own = ownConflict(error, new Set())
-  if (own !== undefined) return { conflict: own, sticky: 'always' }
+  const own = ownError(error, 'CONFLICT')
+  if (own !== undefined) return { conflict: own, sticky: 'always', unfit: 'nothing' }
+  const refused = noConnection(error, flavour)
+  if (refused !== undefined) return { conflict: refused, sticky: 'ifUncaught', unfit: 'nothing' }
   // Our other errors (an unknown COMMIT, say) carry a database error as their cause and are no lost race for that.
   if (isSessionTxError(error) && asked !== true) return undefined
   const found = classify(error, flavour, options.duplicateIsConflict)
@@ -40,22 +44,37 @@ export function recognise(
     return {
       conflict: conflictError(message, { kind: 'requested', store: 'application' }, error),
       sticky: 'ifUncaught',
+      unfit: 'nothing',
     }
   }
-  const { table, rerunsMax, sticky, errno } = found
-  const kind = atCommit ? found.kindAtCommit : found.kind
+  const { table, rerunsMax, sticky, unfit, errno } = found
+  const kind = moment === 'commit' ? found.kindAtCommit : found.kind
   const details = {
     kind,
     store: 'mysql',
     ...(table === undefined ? {} : { table }),
     ...(rerunsMax === undefined ? {} : { rerunsMax }),
+    ...(unfit === 'connection' && moment === 'first' ? { free: true as const } : {}),
   }
   const number = errno === undefined ? 'connection lost' : `error ${errno}`
   const where = table === undefined ? '' : ` on table '${table}'`
   return {
     conflict: conflictError(`the database reports a lost race (${kind}, ${number})${where}`, details, error),
     sticky,
+    unfit,
   }
+}
+
+/**
+ * No connection was to be had, so there was no transaction, and nothing is undone by another run a moment later. Only
+ * what our own lease broker says counts: a refused connection to another service is none of our business. Its own
+ * limits (`acquireMs`, close()) have no cause, and are final.
+ */
+function noConnection(error: unknown, flavour: Flavour): SessionTxError | undefined {
+  const refusal = ownError(error, 'STORE_UNAVAILABLE')
+  if (refusal?.cause === undefined) return undefined
+  if (!isUnavailable(refusal) && classify(refusal, flavour)?.kind !== 'connection') return undefined
+  return conflictError(refusal.message, { kind: 'unavailable', store: 'mysql' }, refusal)
 }
 
 /**
@@ -67,7 +86,8 @@ export function recognise(
  * })
  */
 export function isConflict(error: unknown): boolean {
-  return recognise(error, 'mariadb', { isRetryable: undefined, duplicateIsConflict: false }) !== undefined
+  const options = { isRetryable: undefined, duplicateIsConflict: false }
+  return FLAVOURS.some(flavour => recognise(error, flavour, options) !== undefined)
 }
 
 /** A callback that throws has no opinion: an attempt must end whatever happens in it. */
@@ -80,15 +100,20 @@ function ask(isRetryable: ConflictOptions['isRetryable'], error: unknown): boole
   }
 }
 
-function ownConflict(error: unknown, seen: Set<object>): SessionTxError | undefined {
+/** The outermost of our own errors in whatever was wrapped around it, if it has this code. */
+function ownError(
+  error: unknown,
+  code: SessionTxErrorCode,
+  seen: Set<object> = new Set(),
+): SessionTxError | undefined {
   if (typeof error !== 'object' || error === null || seen.has(error) || seen.size > WRAPPERS_MAX)
     return undefined
   seen.add(error)
-  if (isSessionTxError(error)) return error.code === 'CONFLICT' ? error : undefined
+  if (isSessionTxError(error)) return error.code === code ? error : undefined
   const wrapper = error as Record<string, unknown>
   const wrapped = WRAPPERS.map(key => wrapper[key])
   for (const inner of Array.isArray(wrapper['errors']) ? [...wrapped, ...wrapper['errors']] : wrapped) {
-    const found = ownConflict(inner, seen)
+    const found = ownError(inner, code, seen)
     if (found !== undefined) return found
   }
   return undefined

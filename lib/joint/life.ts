@@ -200,10 +200,11 @@ class Life<T> implements RetryRequest<T> {
   }
 
   /** The conflict that ends the attempt, whether it was thrown at the end or swallowed on the way. */
-  #lostRace({ transaction }: JointAttempt, failure: Failure | undefined): SessionTxError | undefined {
-    if (transaction.conflict !== undefined) return transaction.conflict
+  #lostRace(attempt: JointAttempt, failure: Failure | undefined): SessionTxError | undefined {
+    const { conflict } = attempt.transaction
+    if (conflict !== undefined) return conflict
     if (failure === undefined || failure.error === this.interrupt.reason) return undefined
-    return recognise(failure.error, 'mariadb', this.#parts.conflicts)?.conflict
+    return recognise(failure.error, attempt.flavour, this.#parts.conflicts)?.conflict
   }
 
   /** The policies: each can only keep an attempt from being stored. */

@@ -38,6 +38,7 @@ const KINDS: Readonly<Record<ConflictKind, 0>> = {
   definition: 0,
   duplicate: 0,
   connection: 0,
+  unavailable: 0,
   requested: 0,
 }
 const REASONS: Readonly<Record<NotRerunnableReason, 0>> = {

@@ -8,8 +8,9 @@
  */
 import type { ConflictKind } from '../errors.js'
 
+export const FLAVOURS = Object.freeze(['mariadb', 'mysql', 'tidb', 'galera'] as const)
 /** `galera` is MariaDB or MySQL with wsrep on. */
-export type Flavour = 'mariadb' | 'mysql' | 'tidb' | 'galera'
+export type Flavour = (typeof FLAVOURS)[number]
 
 /** Whether a handler that caught the error and went on has lost the race all the same. */
 export type Sticky = 'always' | 'unlessNowait' | 'ifUncaught'
@@ -30,8 +31,11 @@ interface Classified {
   readonly sticky: Sticky
   /** How often one request may re-run for it, where that is less than `retry.retries`. */
   readonly rerunsMax: number | undefined
-  /** This connection (or the server behind it) is no good any more. */
-  readonly newConnection: boolean
+  /**
+   * What must not be used again: `connection`, this one; `server`, every connection to the server that it leads
+   * to, since a failover has left them behind.
+   */
+  readonly unfit: 'nothing' | 'connection' | 'server'
   /** The table's name, where the message has it (1020). */
   readonly table: string | undefined
 }
@@ -44,14 +48,13 @@ type Row = Omit<Classified, 'errno' | 'table' | 'kindAtCommit'> & {
   readonly optional?: true
 }
 
-const EVERY = ['mariadb', 'mysql', 'tidb', 'galera'] as const
 const MARIADB = ['mariadb', 'galera'] as const
 const whole = {
   rolledBack: 'transaction',
   atCommit: 'aborted',
   sticky: 'always',
   rerunsMax: undefined,
-  newConnection: false,
+  unfit: 'nothing',
 } as const
 const statement = { ...whole, rolledBack: 'statement', atCommit: 'unknown' } as const
 /** The server rolls back as soon as it notices; we are never told. */
@@ -59,39 +62,35 @@ const lost = {
   ...whole,
   kind: 'connection',
   atCommit: 'unknown',
-  newConnection: true,
-  flavours: EVERY,
+  unfit: 'connection',
+  flavours: FLAVOURS,
 } as const
+/** It answers, but is no place to write to: after a failover, or outside of its cluster. */
+const demoted = { ...statement, kind: 'connection', unfit: 'server' } as const
 const certification = { ...whole, kind: 'certification' } as const
 
 const TABLE: Readonly<Record<number, Row>> = Object.freeze({
-  1213: { ...whole, kind: 'deadlock', flavours: EVERY }, // Galera answers COMMIT with it, too: kindAtCommit
+  1213: { ...whole, kind: 'deadlock', flavours: FLAVOURS }, // Galera answers COMMIT with it, too: kindAtCommit
   1020: { ...whole, kind: 'row', flavours: MARIADB }, // in MySQL it belongs to MyISAM
-  1205: { ...statement, kind: 'lockWait', sticky: 'unlessNowait', rerunsMax: 2, flavours: EVERY },
+  1205: { ...statement, kind: 'lockWait', sticky: 'unlessNowait', rerunsMax: 2, flavours: FLAVOURS },
   3572: { ...statement, kind: 'lockWait', sticky: 'ifUncaught', flavours: ['mysql', 'tidb', 'galera'] },
   3101: { ...certification, flavours: ['mysql'] }, // Group Replication
-  1614: { ...certification, flavours: EVERY }, // XA: rolled back for a deadlock
-  1613: { ...certification, flavours: EVERY }, // XA: took too long
-  1402: { ...certification, flavours: EVERY }, // XA: rolled back
+  1614: { ...certification, flavours: FLAVOURS }, // XA: rolled back for a deadlock
+  1613: { ...certification, flavours: FLAVOURS }, // XA: took too long
+  1402: { ...certification, flavours: FLAVOURS }, // XA: rolled back
   9007: { ...whole, kind: 'write', flavours: ['tidb'] },
   8002: { ...whole, kind: 'write', flavours: ['tidb'] },
   8022: { ...whole, kind: 'write', flavours: ['tidb'] },
   8028: { ...whole, kind: 'definition', flavours: ['tidb'] },
   8147: { ...whole, kind: 'write', flavours: ['tidb'] },
-  1412: { ...statement, kind: 'definition', flavours: EVERY },
-  1615: { ...statement, kind: 'definition', flavours: EVERY },
-  1062: { ...statement, kind: 'duplicate', rerunsMax: 1, flavours: EVERY, optional: true },
-  1047: {
-    ...statement,
-    kind: 'connection',
-    rolledBack: 'nothing',
-    newConnection: true,
-    flavours: ['galera'],
-  },
+  1412: { ...statement, kind: 'definition', flavours: FLAVOURS },
+  1615: { ...statement, kind: 'definition', flavours: FLAVOURS },
+  1062: { ...statement, kind: 'duplicate', rerunsMax: 1, flavours: FLAVOURS, optional: true },
+  1047: { ...demoted, rolledBack: 'nothing', flavours: ['galera'] },
   // After a failover the old primary is read-only. 1290 also says --secure-file-priv and others, which no
   // re-run cures.
-  1290: { ...statement, kind: 'connection', newConnection: true, flavours: EVERY, message: /read.?only/i },
-  1836: { ...statement, kind: 'connection', newConnection: true, flavours: EVERY },
+  1290: { ...demoted, flavours: FLAVOURS, message: /read.?only/i },
+  1836: { ...demoted, flavours: FLAVOURS },
   1053: lost, // shutdown
   1927: lost, // killed
   2006: lost,
@@ -118,7 +117,8 @@ const UNAVAILABLE_NUMBERS: ReadonlySet<unknown> = new Set([1040, 1203, 1226])
 const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set(
   'ECONNREFUSED ENOTFOUND EAI_AGAIN ETIMEDOUT EHOSTUNREACH ENETUNREACH ENOENT'.split(' '),
 )
-const POOL_MESSAGES = /^(Pool is closed\.|No connections available\.|Queue limit reached\.)$/
+/** Not `Pool is closed.`: no pool is opened again. */
+const POOL_MESSAGES = /^(No connections available\.|Queue limit reached\.)$/
 /**
  * Wrong user, password, database or authentication: waiting never helps, so the driver's own error says it
  * best.
@@ -165,7 +165,7 @@ export function classify(
     atCommit: row.atCommit,
     sticky: row.sticky,
     rerunsMax: row.rerunsMax,
-    newConnection: row.newConnection,
+    unfit: row.unfit,
     // Translated servers keep the quotes, so look for nothing else.
     table: errno === 1020 ? /'([^']+)'/.exec(message)?.[1] : undefined,
   }
@@ -183,10 +183,7 @@ export function atCommit(error: unknown, flavour: Flavour): 'aborted' | 'neverSe
   return classify(found, flavour)?.atCommit ?? 'unknown'
 }
 
-/**
- * No transaction existed: the server takes no more connections or does not answer, or the pool is closed or
- * full.
- */
+/** No transaction existed: the server takes no more connections or does not answer, or the pool is full. */
 export function isUnavailable(error: unknown): boolean {
   const matches = (one: DatabaseError) =>
     UNAVAILABLE_NUMBERS.has(one.errno) ||

@@ -45,12 +45,14 @@ export class Lease {
   /** The database that the connection is in; '' if in none. */
   readonly schema: string
   readonly #end: (leased: LeasedConnection, clean: boolean) => void
+  readonly #distrust: (serverIdentity: string) => void
   #leased: LeasedConnection | undefined
 
   constructor(
     leased: LeasedConnection,
     server: ServerFacts,
     end: (leased: LeasedConnection, clean: boolean) => void,
+    distrust: (serverIdentity: string) => void,
   ) {
     this.connection = leased.connection
     this.prepared = leased.prepared
@@ -58,6 +60,7 @@ export class Lease {
     this.schema = leased.schema
     this.#leased = leased
     this.#end = end
+    this.#distrust = distrust
   }
 
   /** COMMIT or ROLLBACK was answered and nothing else is left on it: the next request gets it as it is. */
@@ -72,6 +75,14 @@ export class Lease {
     const leased = this.#leased
     this.#leased = undefined
     if (leased !== undefined) this.#end(leased, false)
+  }
+
+  /**
+   * Nobody gets a connection to its server any more that was made before now: after a failover they lead to the
+   * old primary, and after a restart to nobody. Destroy it afterwards.
+   */
+  distrustServer(): void {
+    if (this.#leased !== undefined) this.#distrust(this.#leased.serverIdentity)
   }
 
   /** Its socket has ended; only destroy() is left to do. */
@@ -120,6 +131,11 @@ export class LeaseBroker {
    * waiter.
    */
   #asked = 0
+  /**
+   * Servers whose older connections are not trusted. A new connection that reaches such a server ends that: the
+   * address still leads there, so the older ones are as good as that one.
+   */
+  readonly #distrusted = new Set<string>()
   #detecting: Promise<ServerProfile> | undefined
   #server: ServerFacts | undefined
   #closed = false
@@ -193,12 +209,20 @@ export class LeaseBroker {
 
   #lend(leased: LeasedConnection): Lease {
     leased.enter('used')
-    return new Lease(leased, this.#server as ServerFacts, this.#end)
+    return new Lease(leased, this.#server as ServerFacts, this.#end, this.#distrust)
   }
 
   readonly #end = (leased: LeasedConnection, clean: boolean): void => {
-    if (!clean || leased.state === 'lost') leased.destroy()
+    if (!clean || leased.state === 'lost' || this.#distrusted.has(leased.serverIdentity)) leased.destroy()
     else this.#place(leased)
+  }
+
+  readonly #distrust = (serverIdentity: string): void => {
+    this.#distrusted.add(serverIdentity)
+    for (const leased of this.#idle.takeAll()) {
+      if (leased.serverIdentity === serverIdentity) leased.destroy()
+      else this.#idle.push(leased)
+    }
   }
 
   /** Where a connection goes that nobody holds: a fresh one, or one that was released. */
@@ -291,6 +315,8 @@ export class LeaseBroker {
       const profile = await this.#profile(connection)
       await leased.setUp(profile)
       leased.since = this.#options.clock.now()
+      if (fresh) this.#distrusted.delete(leased.serverIdentity)
+      else if (this.#distrusted.has(leased.serverIdentity)) return leased.destroy() // the next one is asked for
       if (this.engines.outdated) await this.engines.load(connection)
       if (this.#options.record !== undefined) leased.slot = await this.#options.record.slotFor(connection)
       leased.assertAlive()

@@ -40,6 +40,15 @@ export interface StatementObserver {
   savepoint(): () => void
 }
 
+/** Where in an attempt an error came; `first`: the server had answered nothing of it before. */
+export type Moment = 'first' | 'later' | 'commit'
+
+export interface Recognised {
+  readonly conflict: SessionTxError
+  readonly sticky: Sticky
+  readonly unfit: 'nothing' | 'connection' | 'server'
+}
+
 interface MysqlResourceSetup {
   readonly broker: LeaseBroker
   readonly acquireMs: number
@@ -54,11 +63,7 @@ interface MysqlResourceSetup {
   /** Marks the present state of both sides. */
   mark(): Promise<Savepoint>
   /** The one question of retryability (joint/conflicts.ts). */
-  recognise(
-    error: unknown,
-    flavour: Flavour,
-    atCommit?: boolean,
-  ): { readonly conflict: SessionTxError; readonly sticky: Sticky } | undefined
+  recognise(error: unknown, flavour: Flavour, moment: Moment): Recognised | undefined
 }
 
 /** `[rows, fields]` */
@@ -84,6 +89,8 @@ export class MysqlResource implements OnePhaseResource {
   #sent = 0
   /** Something was sent that may have changed a row. */
   #writes = false
+  /** The server has answered something of this attempt, well or not. */
+  #heard = false
   #decision: Decision | undefined
   #savepoints = 0
   readonly statements = new RunningStatements<Answer>()
@@ -166,9 +173,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#over = false
     const turn = {}
     this.#turn = turn
-    const lease = await broker.acquire(acquireMs).catch((error: unknown) => {
-      throw this.#noted(error, false)
-    })
+    const lease = await broker.acquire(acquireMs)
     // Rolled back meanwhile, perhaps to a savepoint, with another one asked for since.
     if (this.#over || this.#turn !== turn) {
       lease.release()
@@ -216,6 +221,7 @@ export class MysqlResource implements OnePhaseResource {
     const ok = await answered(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
+    this.#heard = true
     this.#safeguard?.controlled(ok)
     return ok
   }
@@ -236,6 +242,7 @@ export class MysqlResource implements OnePhaseResource {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
         try {
           if (error === null) {
+            this.#heard = true
             const escaped = this.#safeguard?.answered(facts, rows, fields)
             if (escaped !== undefined) this.#dirty = true
             observer.answered(facts, rows, fields as FieldPacket[] | undefined)
@@ -274,12 +281,18 @@ export class MysqlResource implements OnePhaseResource {
    * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
    */
   #noted(error: unknown, nowait: boolean): unknown {
+    const lease = this.#lease
+    const moment = this.#heard ? 'later' : 'first'
     if (isFatal(error)) this.#spoilt = true
-    const recognised = this.#setup.recognise(error, this.#lease?.server.flavour ?? 'mariadb')
+    else this.#heard = true
+    const recognised = this.#setup.recognise(error, lease?.server.flavour ?? 'mariadb', moment)
     if (recognised === undefined)
       return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
     this.#safeguard?.lost()
-    const { conflict, sticky } = recognised
+    const { conflict, sticky, unfit } = recognised
+    if (unfit !== 'nothing') this.#spoilt = true
+    // A connection that was dead when it was first used is seldom the only one: the others wait as long as it did.
+    if (unfit === 'server' || (unfit === 'connection' && moment === 'first')) lease?.distrustServer()
     if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
     return error
   }
@@ -313,7 +326,7 @@ export class MysqlResource implements OnePhaseResource {
       sendCommit: async () => {
         await answered(lease.connection, 'COMMIT')
       },
-      recognise: error => recognise(error, lease.server.flavour, true)?.conflict,
+      recognise: error => recognise(error, lease.server.flavour, 'commit')?.conflict,
     })
     this.#decision = decision
     try {
@@ -375,6 +388,7 @@ export class MysqlResource implements OnePhaseResource {
     this.#safeguard = undefined
     this.#sent = 0
     this.#writes = false
+    this.#heard = false
     this.#setup.observer.ended()
     if (lease === undefined) return
     this.#decision?.end(this.#spoilt)

@@ -299,7 +299,7 @@ export class WorkingCopy {
       })
     }
     const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
-    return conflictError(message, { kind: 'snapshot', ...details })
+    return conflictError(message, { kind: 'snapshot', free: true, ...details })
   }
 
   /** The attempt has changed this variable so far. */

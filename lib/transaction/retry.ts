@@ -65,7 +65,8 @@ interface RetryTools {
 
 /**
  * Runs attempts until one settles the request.
- * @throws RETRIES_EXHAUSTED NOT_RERUNNABLE RESPONSE_STARTED DEADLINE QUEUE_FULL with the last conflict as cause
+ * @throws RETRIES_EXHAUSTED NOT_RERUNNABLE RESPONSE_STARTED DEADLINE QUEUE_FULL with the last conflict as cause;
+ * STORE_UNAVAILABLE when the last attempt found no database
  */
 export async function withRetries<T>(
   request: RetryRequest<T>,
@@ -74,7 +75,7 @@ export async function withRetries<T>(
 ): Promise<T> {
   let ticket: Ticket | undefined
   let charged = 0
-  let freeSpent = false
+  const freeSpent = new Set<ConflictKind>()
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
   let order: AttemptOrder = {
@@ -90,20 +91,20 @@ export async function withRetries<T>(
       if (end.kind === 'done') return end.value
       if (end.kind === 'failed') throw end.error
 
-      // One re-run for having seen session and rows at two moments is nobody's lost race, and it cannot recur: the
-      // next attempt opens both at one instant. So it is free, once per request, unless the handler may never run again.
+      // What is nobody's lost race is free, once per request and kind, unless the handler may never run again: having
+      // seen session and rows at two moments (the next attempt opens both at one instant), and a connection that turned
+      // out to be dead at the first use.
       lastConflict = end.error
-      const kind = end.error.conflict?.kind
-      const free = kind === 'snapshot' && !freeSpent && options.retries > 0
+      const { kind, free: offered, rerunsMax = Infinity } = end.error.conflict ?? {}
+      const free = offered === true && kind !== undefined && !freeSpent.has(kind) && options.retries > 0
       const ofThisKind = (seen.get(kind) ?? 0) + 1
       seen.set(kind, ofThisKind)
-      const spent =
-        !free && (charged >= options.retries || ofThisKind > (end.error.conflict?.rerunsMax ?? Infinity))
+      const spent = !free && (charged >= options.retries || ofThisKind > rerunsMax)
       const refusal = refuse(request, end.error, spent, order.attempt)
       request.onConflict(end.error, order, end.attemptMs, refusal)
       if (refusal !== undefined) throw refusal
 
-      if (free) freeSpent = true
+      if (free) freeSpent.add(kind)
       else charged += 1
       const waitStart = tools.now()
       let waitedFor: 'ticket' | 'backoff' | 'nothing' = 'nothing'
@@ -153,6 +154,11 @@ function refuse(
   const ended = request.interrupt.waitingEnded
   if (ended !== undefined) return refusal(ended.code, ended.message)
   const reason = request.notRerunnable()
+  // The client learns what is wrong, not how often it was tried.
+  const { cause } = conflict
+  if (conflict.conflict?.kind === 'unavailable' && isSessionTxError(cause)) {
+    return spent || reason !== undefined ? cause : undefined
+  }
   if (reason === 'responseStarted') {
     return refusal('RESPONSE_STARTED', 'the handler wrote to the response itself, so it cannot run again')
   }

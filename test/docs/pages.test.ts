@@ -21,6 +21,7 @@ test('there are the pages that a reader looks for', () => {
   const manual = [
     'errors',
     'handlers-that-run-twice',
+    'isolation',
     'metrics',
     'mysql',
     'options',

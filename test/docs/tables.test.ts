@@ -7,13 +7,14 @@ import { EventHub } from '../../lib/events.js'
 import { Tx } from '../../lib/joint/tx.js'
 import { createPrometheus } from '../../lib/metrics/prometheus.js'
 import { Recorder } from '../../lib/metrics/recorder.js'
-import { classify, type Flavour } from '../../lib/mysql/errors.js'
+import { classify, FLAVOURS, isUnavailable } from '../../lib/mysql/errors.js'
 import { checkRoute, NOT_YET, OPTION_PATHS } from '../../lib/option-rules.js'
 import { DEFAULTS } from '../../lib/options.js'
 import { eventNames, sessionMembers } from './names.js'
 import { memoryStore } from '../../lib/store/memory.js'
 import { systemClock } from '../../lib/transaction/clock.js'
 import { ranks } from '../support/architecture.js'
+import { SEEN } from '../support/seen-errors.js'
 import { readSources } from '../support/source-file.js'
 import { codesIn, readPage, root, rowsUnder } from './markdown.js'
 
@@ -160,19 +161,36 @@ describe('docs/metrics.md', () => {
   })
 })
 
-test('docs/mysql.md lists every database error that is a lost race, for whom, and what it means', () => {
-  const flavours: readonly Flavour[] = ['mariadb', 'mysql', 'tidb', 'galera']
+const CAUGHT = {
+  always: 'counts',
+  unlessNowait: 'counts, unless it said NOWAIT',
+  ifUncaught: 'does not count',
+} as const
+const CONNECTION = { nothing: 'kept', connection: 'destroyed', server: 'all to that server' } as const
+
+test('docs/mysql.md lists every number of a server that lets nobody in', () => {
+  const inSource: string[] = []
+  for (let errno = 1000; errno < 20_000; errno++)
+    if (isUnavailable(Object.assign(new Error(), { errno }))) inSource.push(String(errno))
+  const rows = rowsUnder(readPage('docs/mysql.md'), 'No connection to be had').map(([error]) => error)
+  expect(rows.filter(error => /^\d+$/.test(error ?? ''))).toEqual(inSource)
+})
+
+test('docs/mysql.md lists every database error that is a lost race, for whom, what it means, and whether it was seen', () => {
   const inSource = new Map<number, readonly string[]>()
   for (let errno = 1000; errno < 20_000; errno++) {
     const error = Object.assign(new Error('the server is read-only'), { errno })
-    const found = flavours.flatMap(flavour => {
+    const found = FLAVOURS.flatMap(flavour => {
       const classified = classify(error, flavour, true)
       return classified === undefined ? [] : [{ flavour, ...classified }]
     })
     const [one] = found
     if (one === undefined) continue
     const names = found.map(({ flavour }) => flavour).join(' ')
-    inSource.set(errno, [String(errno), names, `\`${one.kind}\``, String(one.rerunsMax ?? ''), one.atCommit])
+    inSource.set(errno, [
+      ...[String(errno), names, `\`${one.kind}\``, String(one.rerunsMax ?? ''), one.atCommit],
+      ...[CAUGHT[one.sticky], CONNECTION[one.unfit], errno in SEEN ? '*run*' : '*documented*'],
+    ])
   }
   const rows = rowsUnder(readPage('docs/mysql.md'), 'Which errors are lost races')
   const byNumber = (a: readonly string[], b: readonly string[]): number => Number(a[0]) - Number(b[0])

@@ -50,6 +50,8 @@ function openPool(options: PoolOptions): Pool {
   return pool
 }
 
+/** Connections of a user. */
+const COUNT_OF = 'SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = ?'
 const row = (id = 1): Promise<unknown> => valueOf(db, `SELECT n FROM ${db.name}.item WHERE id = ?`, [id])
 /** What another program commits meanwhile. */
 const elsewhere = (sql: string): Promise<unknown> => db.admin.query(sql.replaceAll('item', `${db.name}.item`))
@@ -164,10 +166,33 @@ describe('what is a lost race and what is not', () => {
     expect(answer.status).toBe(duplicateIsConflict ? 503 : status)
   })
 
+  // Under snapshot isolation the key that is there already is a row that was committed since: 1020, not 1062.
+  test.each([
+    ['repeatable read', 'duplicate'],
+    ['snapshot', 'row'],
+  ] as const)(
+    'duplicateIsConflict, %s: of two that look first and then insert one key, the second looks again',
+    async (isolation, kind) => {
+      const both = new Barrier(2)
+      const create: Handler = async ctx => {
+        const [found] = await ctx.tx.query<unknown[]>('SELECT n FROM item WHERE id = 77')
+        if (ctx.tx.attempt === 1) await both.arrive()
+        if (found.length === 0) await ctx.tx.query('INSERT INTO item VALUES (77, 1)')
+        ctx.body = found.length === 0 ? 'made' : 'was there'
+      }
+      undo.push(() => elsewhere('DELETE FROM item WHERE id = 77'))
+      const retry = { duplicateIsConflict: true }
+      const { client, tx } = await start({ '/make': create }, { isolation, retry })
+      const answers = await Promise.all([client().get('/make'), client().get('/make')])
+      expect(answers.map(({ text }) => text).sort()).toEqual(['made', 'was there'])
+      expect(tx.stats()).toMatchObject({ retried: 1, conflicts: { byKind: { [kind]: 1 } } })
+    },
+  )
+
   test('1205 runs again at most twice, and no row lock is left before the wait begins', async () => {
     const environment = fakeEnvironment()
     let runs = 0
-    const { client, errors } = await start(
+    const { client, errors, tx } = await start(
       {
         '/wait': async ctx => {
           runs += 1
@@ -192,6 +217,7 @@ describe('what is a lost race and what is not', () => {
     await expect(answer).resolves.toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
     await locker.rollback()
     expect(runs).toBe(3)
+    expect(tx.stats()).toMatchObject({ retried: 2, exhausted: 1, conflicts: { byKind: { lockWait: 3 } } })
     expect(errors).toMatchObject([
       { code: 'RETRIES_EXHAUSTED', cause: { conflict: { kind: 'lockWait' }, cause: { errno: 1205 } } },
     ])
@@ -318,6 +344,34 @@ test('a connection killed inside a handler: the whole handler runs again, each e
   await nothingOpen(db)
 })
 
+test('connections killed between requests: nobody notices, though all of them are', async () => {
+  const both = new Barrier(2)
+  const { client, tx } = await start({
+    '/warm': async ctx => {
+      await numberOf(ctx, 1)
+      await both.arrive()
+    },
+    '/write': async ctx => {
+      ctx.session['n'] = ((ctx.session['n'] as number | undefined) ?? 0) + 1
+      await ctx.tx.query('UPDATE item SET n = n + 1 WHERE id = 1')
+      ctx.body = 'written'
+    },
+  })
+  await Promise.all([client().get('/warm'), client().get('/warm')])
+  const [threads] = await db.admin.query<RowDataPacket[]>(
+    'SELECT ID FROM information_schema.PROCESSLIST WHERE DB = ?',
+    [db.name],
+  )
+  expect(threads.length).toBeGreaterThanOrEqual(2)
+  for (const { ID } of threads) await db.admin.query(`KILL ${ID}`)
+  const ann = client()
+  await expect(ann.get('/write')).resolves.toMatchObject({ text: 'written' })
+  expect(await row()).toBe(1)
+  expect((await ann.get('/')).json()).toEqual({ n: 1 })
+  // Seen by us before the next request, or at its first statement: then that one re-run is free.
+  expect(tx.stats().requests).toMatchObject({ committed: 4, refused: 0 })
+})
+
 describe('no database', () => {
   const once =
     (served: TxServed, runs: () => number) =>
@@ -376,9 +430,99 @@ describe('no database', () => {
     expect(served.tx.stats().requests).toMatchObject({ committed: 1, rolledBack: 1 })
   })
 
-  test('nobody listens there: 503 STORE_UNAVAILABLE, once', async () => {
-    const { expectOnce } = await query(withUrl(url => (url.port = '1')))
-    await expectOnce(503, { code: 'STORE_UNAVAILABLE', cause: { code: 'ECONNREFUSED' } })
+  test('nobody listens there: tried again within `retries`, then 503 STORE_UNAVAILABLE', async () => {
+    const { served } = await query({ ...withUrl(url => (url.port = '1')), retry: { retries: 2 } })
+    const answer = await served.client().get('/query')
+    expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
+    expect(served.errors).toMatchObject([{ code: 'STORE_UNAVAILABLE', cause: { code: 'ECONNREFUSED' } }])
+    expect(served.tx.stats()).toMatchObject({
+      attempts: { 3: 1 },
+      conflicts: { byKind: { unavailable: 3 } },
+      requests: { refused: 1 },
+      refused: { STORE_UNAVAILABLE: 1 },
+    })
+  })
+
+  test('a handler that can do without is not run again, and its session is stored', async () => {
+    const { client, tx } = await start(
+      {
+        '/degrade': async ctx => {
+          ctx.session['seen'] = ctx.tx.attempt
+          ctx.body = await numberOf(ctx, 1).catch(() => 'from memory')
+        },
+      },
+      withUrl(url => (url.port = '1')),
+    )
+    const ann = client()
+    await expect(ann.get('/degrade')).resolves.toMatchObject({ status: 200, text: 'from memory' })
+    expect((await ann.get('/')).json()).toEqual({ seen: 1 })
+    expect(tx.stats().conflicts.total).toBe(0)
+  })
+
+  test('another service that refuses a connection is none of our business', async () => {
+    let runs = 0
+    const { client } = await start({
+      '/elsewhere': async ctx => {
+        runs += 1
+        await numberOf(ctx, 1)
+        await fetch('http://127.0.0.1:1/')
+      },
+    })
+    await expect(client().get('/elsewhere')).resolves.toMatchObject({ status: 500 })
+    expect(runs).toBe(1)
+  })
+
+  describe('1226: the user has too many connections', () => {
+    const user = `u_${process.pid}`
+    beforeAll(async () => {
+      await db.admin.query(`CREATE USER ${user}@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1`)
+      await db.admin.query(`GRANT ALL ON ${db.name}.* TO ${user}@'%'`)
+    })
+    afterAll(() => db.admin.query(`DROP USER ${user}@'%'`))
+    const limited = (): string => {
+      const url = new URL(db.url)
+      url.username = user
+      url.password = 'x'
+      return url.href
+    }
+
+    test('waited for without a connection in hand, and served when there is one', async () => {
+      const environment = fakeEnvironment()
+      const other = await mysql.createConnection(limited())
+      undo.push(() => other.end())
+      const { client, tx } = await start(
+        {
+          '/write': async ctx => {
+            await ctx.tx.query('UPDATE item SET n = n + 1 WHERE id = 1')
+            ctx.body = 'written'
+          },
+        },
+        { pool: openPool({ uri: limited() }) },
+        environment,
+      )
+      const answer = client().get('/write')
+      await environment.clock.armed(delayMs => delayMs === 2.5)
+      await other.end()
+      while (((await valueOf(db, COUNT_OF, [user])) as number) > 0);
+      environment.clock.advance(2.5)
+      await expect(answer).resolves.toMatchObject({ text: 'written' })
+      expect(await row()).toBe(1)
+      expect(tx.stats().conflicts.byKind).toEqual({ unavailable: 1 })
+    })
+
+    test('to the end: 503 STORE_UNAVAILABLE with Retry-After', async () => {
+      const other = await mysql.createConnection(limited())
+      undo.push(() => other.end())
+      const { client, errors } = await start(
+        { '/query': ctx => ctx.tx.query('SELECT 1') },
+        { pool: openPool({ uri: limited() }) },
+      )
+      await expect(client().get('/query')).resolves.toMatchObject({
+        status: 503,
+        headers: { 'retry-after': '1' },
+      })
+      expect(errors).toMatchObject([{ code: 'STORE_UNAVAILABLE', cause: { errno: 1226 } }])
+    })
   })
 
   test('wrong credentials: the driver’s own error, once', async () => {

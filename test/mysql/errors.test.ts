@@ -13,6 +13,7 @@ import {
   type Flavour,
 } from '../../lib/mysql/errors.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
+import { SEEN } from '../support/seen-errors.js'
 
 describe('on a server', () => {
   let db: TestDatabase
@@ -39,6 +40,12 @@ describe('on a server', () => {
     two.destroy()
   })
 
+  test.each(Object.entries(SEEN))('%s is really reported', async (errno, provoke) => {
+    const error = await failure(provoke({ db, one, two }))
+    expect(findDatabaseError(error)?.errno).toBe(Number(errno))
+    expect(classify(error, 'mariadb', true)?.errno).toBe(Number(errno))
+  })
+
   test('1020: the row was committed by another first; the message names the table', async () => {
     await one.query('SET SESSION innodb_snapshot_isolation = ON')
     await one.query('START TRANSACTION')
@@ -53,7 +60,7 @@ describe('on a server', () => {
       atCommit: 'aborted',
       sticky: 'always',
       rerunsMax: undefined,
-      newConnection: false,
+      unfit: 'nothing',
       table: 'acc',
     })
   })
@@ -115,7 +122,7 @@ describe('on a server', () => {
     const lost = await running
     expect(classify(lost, 'mariadb')).toMatchObject({
       kind: 'connection',
-      newConnection: true,
+      unfit: 'connection',
       atCommit: 'unknown',
     })
     expect(atCommit(lost, 'mariadb')).toBe('unknown')
@@ -178,12 +185,16 @@ describe('by number and flavour', () => {
     numbered(1040),
     numbered(1203),
     Object.assign(new AggregateError([], ''), { code: 'ECONNREFUSED' }),
-    new Error('Pool is closed.'),
+    new Error('Queue limit reached.'),
     new Error('Queue limit reached.', { cause: new Error('else') }),
     new SessionTxError('STORE_UNAVAILABLE', 'no', { cause: new Error('No connections available.') }),
   ])('no transaction existed: %s', error => {
     expect(isUnavailable(error)).toBe(true)
     expect(classify(error, 'mariadb')).toBeUndefined()
+  })
+
+  test('a pool that was ended is not opened again', () => {
+    expect(isUnavailable(new Error('Pool is closed.'))).toBe(false)
   })
 
   test.each([1044, 1045, 1049, 1698])('%i is for the operator', errno => {

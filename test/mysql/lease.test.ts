@@ -428,6 +428,31 @@ describe('when things break', () => {
     second.release()
   })
 
+  test('a server that is not trusted any more: its idle, used and free connections go, until a new one reaches it', async () => {
+    const { pool, broker } = setUp({ connectionLimit: 4 })
+    const [free, idle, used, bad] = await Promise.all([1, 2, 3, 4].map(() => broker.acquire(5_000)))
+    if (free === undefined || idle === undefined || used === undefined || bad === undefined) throw new Error()
+    const old = [free, idle, used, bad].map(threadOf)
+    free.release()
+    const waiting = pool.promise().getConnection()
+    const theirs = await waiting
+    theirs.release()
+    expect(theirs.threadId).toBe(old[0])
+    idle.release()
+    bad.distrustServer()
+    bad.destroy()
+    used.release()
+    const next = await Promise.all([1, 2, 3, 4].map(() => broker.acquire(5_000)))
+    const [one] = next
+    expect(next.map(threadOf).filter(thread => old.includes(thread))).toEqual([])
+    for (const lease of next) lease.release()
+    // The address still leads there: what is idle now is as good as anything.
+    const again = await broker.acquire(5_000)
+    expect(next.map(threadOf)).toContain(threadOf(again))
+    expect(one?.lost).toBe(false)
+    again.release()
+  })
+
   test('one that died in the pool before anybody noticed is replaced', async () => {
     const { pool, broker } = setUp()
     const theirs = await pool.promise().getConnection()

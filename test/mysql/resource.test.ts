@@ -115,6 +115,60 @@ describe('commands', () => {
   })
 })
 
+describe('a connection that turns out to be dead', () => {
+  const write = async (tx: Tx): Promise<void> => {
+    await add(tx)
+    await tx.query('UPDATE item SET n = n + 1 WHERE id = 2')
+  }
+
+  test('at the first statement: run again at once on a new connection, not charged to `retries`', async () => {
+    const environment = fakeEnvironment()
+    const tx = start({ retry: { retries: 1 } }, environment)
+    const attempts: number[] = []
+    tx.on('rerun', ({ waitedFor }) => void attempts.push(waitedFor === 'nothing' ? 0 : 1))
+    await tx.run(write)
+    const lost = proxy.accident(/WHERE id = 1/, 'command lost')
+    await tx.run(write)
+    await lost
+    expect(attempts).toEqual([0])
+    expect([await row(1), await row(2)]).toEqual([2, 2])
+    expect(tx.stats()).toMatchObject({ retried: 1, conflicts: { byKind: { connection: 1 } } })
+  })
+
+  test('twice: the second one is charged and waited for, and a third one is too many', async () => {
+    const tx = start({ retry: { retries: 1 } })
+    const waits: string[] = []
+    tx.on('rerun', ({ waitedFor }) => void waits.push(waitedFor))
+    for (let time = 0; time < 3; time++) void proxy.accident(/WHERE id = 1/, 'command lost')
+    await expect(tx.run(write)).rejects.toMatchObject({
+      code: 'RETRIES_EXHAUSTED',
+      cause: { conflict: { kind: 'connection' } },
+    })
+    expect(waits).toEqual(['nothing', 'backoff'])
+    expect([await row(1), await row(2)]).toEqual([0, 0])
+  })
+
+  test.each(['command lost', 'answer lost'] as const)(
+    'later (%s): charged, with back-off, and each effect once',
+    async kind => {
+      const tx = start({ retry: { retries: 1 } })
+      const waits: string[] = []
+      tx.on('rerun', ({ waitedFor }) => void waits.push(waitedFor))
+      void proxy.accident(/WHERE id = 2/, kind)
+      await tx.run(write)
+      expect(waits).toEqual(['backoff'])
+      expect([await row(1), await row(2)]).toEqual([1, 1])
+      await nothingOpen(db)
+    },
+  )
+
+  test('`retries: 0` runs once all the same', async () => {
+    const tx = start({ retry: { retries: 0 } })
+    void proxy.accident(/WHERE id = 1/, 'command lost')
+    await expect(tx.run(write)).rejects.toMatchObject({ code: 'RETRIES_EXHAUSTED' })
+  })
+})
+
 describe('COMMIT is not answered', () => {
   test.each([
     ['the connection breaks before its answer', 'answer lost', 6],

@@ -21,12 +21,20 @@ interface LossOptions {
   readonly kind?: ConflictKind
   readonly keys?: readonly string[]
   readonly rerunsMax?: number
+  readonly free?: boolean
+  readonly cause?: unknown
 }
 
 let losses = 0
-function lost({ kind = 'row', keys = [], rerunsMax }: LossOptions = {}): End & { error: SessionTxError } {
-  const details = { kind, store: 'mysql', ...(rerunsMax === undefined ? {} : { rerunsMax }) }
-  const error = conflictError(`race ${++losses}`, details)
+function lost(options: LossOptions = {}): End & { error: SessionTxError } {
+  const { kind = 'row', keys = [], rerunsMax, free = false, cause } = options
+  const details = {
+    kind,
+    store: 'mysql',
+    ...(rerunsMax === undefined ? {} : { rerunsMax }),
+    ...(free ? { free: true as const } : {}),
+  }
+  const error = conflictError(`race ${++losses}`, details, cause)
   return { kind: 'conflict', error, ticketKeys: keys, attemptMs: 7 }
 }
 
@@ -141,7 +149,7 @@ describe('how often', () => {
 })
 
 describe('a snapshot torn between session and rows', () => {
-  const torn = (): End => lost({ kind: 'snapshot' })
+  const torn = (): End => lost({ kind: 'snapshot', free: true })
 
   test('re-runs at once and free of charge, and that attempt opens both together', async () => {
     const { run, log, orders } = request([torn(), done('ok')], { retries: 1 })
@@ -171,6 +179,48 @@ describe('a snapshot torn between session and rows', () => {
     const { run, orders } = request([torn(), done('never')], { retries: 0 })
     await expect(run).rejects.toMatchObject({ code: 'RETRIES_EXHAUSTED' })
     expect(orders).toHaveLength(1)
+  })
+})
+
+describe('a connection that was dead at its first use', () => {
+  const dead = (): End => lost({ kind: 'connection', free: true })
+
+  test('is free once, at once; the second one is charged and waited for', async () => {
+    const played = request([dead(), dead(), done('third')], { retries: 1 })
+    await expect(play(played)).resolves.toBe('third')
+    expect(played.log.filter(line => line.startsWith('rerun'))).toEqual([
+      'rerun 2 after 0 ms of nothing',
+      'rerun 3 after 2.5 ms of backoff',
+    ])
+  })
+
+  test('the free re-run of one kind does not use up that of another', async () => {
+    const torn = lost({ kind: 'snapshot', free: true })
+    const played = request([dead(), torn, lost(), done('fourth')], { retries: 1 })
+    await expect(play(played)).resolves.toBe('fourth')
+  })
+
+  test('`retries: 0` means never, not even this', async () => {
+    await expect(request([dead()], { retries: 0 }).run).rejects.toMatchObject({ code: 'RETRIES_EXHAUSTED' })
+  })
+})
+
+describe('no connection to be had', () => {
+  const refusal = new SessionTxError('STORE_UNAVAILABLE', 'no connection')
+  const unavailable = (): End => lost({ kind: 'unavailable', cause: refusal })
+
+  test('is waited for and tried again; in the end the client learns what is wrong', async () => {
+    const played = request([unavailable(), unavailable(), unavailable()], { retries: 2 })
+    await expect(play(played)).rejects.toBe(refusal)
+    expect(played.log.filter(line => line.startsWith('rerun'))).toEqual([
+      'rerun 2 after 2.5 ms of backoff',
+      'rerun 3 after 5 ms of backoff',
+    ])
+  })
+
+  test('also of a request that cannot run again', async () => {
+    const played = request([unavailable()], { cannot: () => 'body' })
+    await expect(played.run).rejects.toBe(refusal)
   })
 })
 
