@@ -466,11 +466,13 @@ describe('no database', () => {
       '/elsewhere': async ctx => {
         runs += 1
         await numberOf(ctx, 1)
-        await new Promise((_, reject) => connect(1, '127.0.0.1').on('error', reject))
+        // As fetch() tells it.
+        const cause = await new Promise(resolve => connect(1, '127.0.0.1').on('error', resolve))
+        throw new TypeError('fetch failed', { cause })
       },
     })
     await expect(client().get('/elsewhere')).resolves.toMatchObject({ status: 500 })
-    expect([runs, errors]).toMatchObject([1, [{ code: 'ECONNREFUSED' }]])
+    expect([runs, errors]).toMatchObject([1, [{ cause: { code: 'ECONNREFUSED' } }]])
   })
 
   describe('1226: the user has too many connections', () => {
