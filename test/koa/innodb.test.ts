@@ -2,6 +2,7 @@
  * Lost races in InnoDB, seen by an application: what runs again and what does not, what is left in between, what each
  * isolation level stops, and whose the pool's connections are. Two requests meet at barriers; nobody sleeps.
  */
+import { connect } from 'node:net'
 import mysql, { type Pool, type PoolOptions, type RowDataPacket } from 'mysql2/promise'
 import { isConflict, type KoaContext, type SessionTxOptions, SessionTxError } from '../../lib/index.js'
 import type { Environment } from '../../lib/transaction/clock.js'
@@ -461,15 +462,17 @@ describe('no database', () => {
 
   test('another service that refuses a connection is none of our business', async () => {
     let runs = 0
-    const { client } = await start({
+    const { client, errors } = await start({
       '/elsewhere': async ctx => {
         runs += 1
         await numberOf(ctx, 1)
-        await fetch('http://127.0.0.1:1/')
+        // As fetch() tells it.
+        const cause = await new Promise(resolve => connect(1, '127.0.0.1').on('error', resolve))
+        throw new TypeError('fetch failed', { cause })
       },
     })
     await expect(client().get('/elsewhere')).resolves.toMatchObject({ status: 500 })
-    expect(runs).toBe(1)
+    expect([runs, errors]).toMatchObject([1, [{ cause: { code: 'ECONNREFUSED' } }]])
   })
 
   describe('1226: the user has too many connections', () => {

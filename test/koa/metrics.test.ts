@@ -280,7 +280,17 @@ describe('one run of each outcome moves exactly its counters', () => {
   test('the database cannot be reached', async () => {
     const pool = mysql.createPool({ host: '127.0.0.1', port: 1 })
     undo.push(() => pool.end())
-    await once(write, rolledBack, { options: { pool } }, 503)
+    const expected = {
+      'attempts.2': 1,
+      'conflicts.byKind.unavailable': 2,
+      'conflicts.byRoute./route': 2,
+      'conflicts.total': 2,
+      recent: 2,
+      'refused.STORE_UNAVAILABLE': 1,
+      'requests.refused': 1,
+      retried: 1,
+    }
+    await once(write, expected, { options: { pool, retry: { retries: 1 } } }, 503)
   })
 
   test('a stray query', () => {
