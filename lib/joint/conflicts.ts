@@ -10,8 +10,14 @@ import {
   type SessionTxError,
   type SessionTxErrorCode,
 } from '../errors.js'
-import { classify, FLAVOURS, type Flavour, isUnavailable } from '../mysql/errors.js'
-import type { Moment, Recognised } from '../mysql/resource.js'
+import {
+  classify,
+  FLAVOURS,
+  type Flavour,
+  isUnavailable,
+  type Moment,
+  type Recognised,
+} from '../mysql/errors.js'
 
 export interface ConflictOptions {
   /** true: run again; false: do not; undefined: our table decides. */

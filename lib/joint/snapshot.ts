@@ -18,8 +18,8 @@
 import type { SessionTxError } from '../errors.js'
 import type { FieldPacket } from '../mysql/driver.js'
 import type { Lease } from '../mysql/lease.js'
-import type { MysqlResource, StatementObserver } from '../mysql/resource.js'
 import type { StatementFacts } from '../mysql/statement.js'
+import type { Openable, StatementObserver } from '../mysql/statement-observer.js'
 import { isPending } from '../transaction/resource.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 
@@ -43,19 +43,19 @@ export class JointSnapshot implements StatementObserver {
     this.#setup = setup
   }
 
-  opening(resource: MysqlResource, lease: Lease): Promise<void> | undefined {
+  opening(database: Openable, lease: Lease): Promise<void> | undefined {
     this.#lockingReads = !lease.server.rowSnapshot
     if (!this.#setup.opensTogether || this.#lockingReads) return undefined
     const { copy } = this.#setup
-    return copy?.opened === undefined ? undefined : this.#openTogether(copy, resource)
+    return copy?.opened === undefined ? undefined : this.#openTogether(copy, database)
   }
 
   /** Lets nobody commit to the session while the view opens, then takes the snapshot; waits for no row lock. */
-  async #openTogether(copy: WorkingCopy, resource: MysqlResource): Promise<void> {
+  async #openTogether(copy: WorkingCopy, database: Openable): Promise<void> {
     const pause = copy.opened?.pause()
     const resume = pause !== undefined && isPending(pause) ? await pause : pause
     try {
-      await resource.openView()
+      await database.openView()
       if (!copy.advance()) this.#check(copy)
       this.#view = 'open'
     } finally {

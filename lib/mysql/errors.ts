@@ -6,7 +6,7 @@
  * `errno`, not `code`, decides: mysql2's `code` comes from a MySQL 8 list and is wrong or missing elsewhere.
  * And the flavour decides with it: what TiDB calls 9007, ProxySQL numbers its own troubles with.
  */
-import type { ConflictKind } from '../errors.js'
+import type { ConflictKind, SessionTxError } from '../errors.js'
 
 export const FLAVOURS = Object.freeze(['mariadb', 'mysql', 'tidb', 'galera'] as const)
 /** `galera` is MariaDB or MySQL with wsrep on. */
@@ -14,6 +14,16 @@ export type Flavour = (typeof FLAVOURS)[number]
 
 /** Whether a handler that caught the error and went on has lost the race all the same. */
 export type Sticky = 'always' | 'unlessNowait' | 'ifUncaught'
+
+/** Where in an attempt an error came; `first`: the server had answered nothing of it before. */
+export type Moment = 'first' | 'later' | 'commit'
+
+/** A lost race, as an attempt needs to know it. */
+export interface Recognised {
+  readonly conflict: SessionTxError
+  readonly sticky: Sticky
+  readonly unfit: 'nothing' | 'connection' | 'server'
+}
 
 interface Classified {
   readonly kind: ConflictKind

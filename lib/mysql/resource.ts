@@ -6,7 +6,7 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { attachError, SessionTxError } from '../errors.js'
+import { attachError } from '../errors.js'
 import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
@@ -15,7 +15,7 @@ import { Decision } from './decision.js'
 import { dispatch, type StatementMethod } from './dispatch.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { endStatements, inTime } from './ending.js'
-import { type Flavour, isFatal, type Sticky } from './errors.js'
+import { type Flavour, isFatal, type Moment, type Recognised } from './errors.js'
 import type { TellEscape } from './escapes.js'
 import type { Lease, LeaseBroker } from './lease.js'
 import { NestedTransactions } from './nested-transactions.js'
@@ -26,28 +26,7 @@ import { RunningStatements } from './running-statements.js'
 import { Safeguard } from './safeguard.js'
 import { sentText } from './sent-text.js'
 import { type StatementFacts, statementFacts } from './statement.js'
-
-/** Hears of every statement of an attempt; may throw a conflict from any of its methods. */
-export interface StatementObserver {
-  /** Right before the first statement, with the connection at hand. */
-  opening(resource: MysqlResource, lease: Lease): Promise<void> | undefined
-  sending(facts: StatementFacts): void
-  answered(facts: StatementFacts, rows: unknown, fields: readonly FieldPacket[] | undefined): void
-  failed(): void
-  /** The database's transaction is over; the next statement opens another one. */
-  ended(): void
-  /** Marks the present state; the function is called when the database went back to it. */
-  savepoint(): () => void
-}
-
-/** Where in an attempt an error came; `first`: the server had answered nothing of it before. */
-export type Moment = 'first' | 'later' | 'commit'
-
-export interface Recognised {
-  readonly conflict: SessionTxError
-  readonly sticky: Sticky
-  readonly unfit: 'nothing' | 'connection' | 'server'
-}
+import type { StatementObserver } from './statement-observer.js'
 
 interface MysqlResourceSetup {
   readonly broker: LeaseBroker

@@ -363,7 +363,7 @@ describe('at the deadline', () => {
     await nothingOpen(db)
     expect(await row()).toBe(0)
   }
-  const connectionOf = async (): Promise<unknown> => {
+  const connectionOf = async (): Promise<number> => {
     const [rows] = await pool.query<RowDataPacket[]>('SELECT CONNECTION_ID() AS id')
     return (rows[0] as { id: number }).id
   }
