@@ -235,6 +235,10 @@ export class JointAttempt implements RunningAttempt {
         this.#sessionSide() // takes part from the start, as in tx.savepoint()
         return transaction.mark()
       },
+      later: work => {
+        const ended = parts.activity.begin()
+        setImmediate(() => void work().finally(ended))
+      },
       recognise: (error, flavour, moment) => recognise(error, flavour, parts.conflicts, moment),
     })
     return this.#mysql

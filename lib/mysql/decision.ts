@@ -19,8 +19,6 @@ interface DecisionSetup {
   readonly transactionId: string
   /** Undefined: no commit record is kept. */
   readonly record: CommitRecord | undefined
-  /** False: nothing was sent that can change a row, so there is nothing to be in doubt of. */
-  readonly writes: boolean
   sendCommit(): Promise<void>
   /** The lost race that an answer to COMMIT means, if it means one. */
   recognise(error: unknown): SessionTxError | undefined
@@ -47,8 +45,8 @@ export class Decision {
    * answered with, if that says that nothing was committed; COMMIT_UNKNOWN
    */
   async carryOut(): Promise<void> {
-    const { lease, record, writes, sendCommit } = this.#setup
-    if (writes && record !== undefined) {
+    const { lease, record, sendCommit } = this.#setup
+    if (record !== undefined) {
       this.#slot = lease.takeSlot()
       await this.#step()
     }
@@ -112,7 +110,7 @@ export class Decision {
 
   /** As transaction/resource.ts says; after {@link end}. */
   findOut(): Found | Promise<Found> | undefined {
-    return !this.#sent || !this.#setup.writes ? 'rolledBack' : this.#settling
+    return this.#sent ? this.#settling : 'rolledBack'
   }
 }
 

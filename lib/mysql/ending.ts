@@ -9,8 +9,8 @@ import type { RunningStatements } from './running-statements.js'
 const RUNNING_MS_MAX = 2_500
 /** How long one that was killed may take to notice. */
 const KILLED_MS_MAX = 500
-/** How long an answer to ROLLBACK is waited for. */
-const ROLLBACK_MS_MAX = 2_500
+/** How long the answer to what ends a transaction is waited for. */
+const END_MS_MAX = 2_500
 
 interface EndingSetup {
   readonly clock: Clock
@@ -53,10 +53,11 @@ async function endsInTime(clock: Clock, end: Promise<void>, limitMs: number): Pr
 }
 
 /** A server that does not answer keeps neither the request nor the connection's place in the pool. */
-export function inTime<T>(clock: Clock, rollback: Promise<T>): Promise<T> {
+export function inTime<T>(clock: Clock, end: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    const late = (): void => reject(new Error(`ROLLBACK was not answered within ${ROLLBACK_MS_MAX} ms`))
-    const timer = clock.after(ROLLBACK_MS_MAX, late)
-    void rollback.then(resolve, reject).finally(() => timer.cancel())
+    const late = (): void =>
+      reject(new Error(`the transaction's end was not answered within ${END_MS_MAX} ms`))
+    const timer = clock.after(END_MS_MAX, late)
+    void end.then(resolve, reject).finally(() => timer.cancel())
   })
 }

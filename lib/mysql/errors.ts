@@ -13,7 +13,7 @@ export const FLAVOURS = Object.freeze(['mariadb', 'mysql', 'tidb', 'galera'] as 
 export type Flavour = (typeof FLAVOURS)[number]
 
 /** Whether a handler that caught the error and went on has lost the race all the same. */
-export type Sticky = 'always' | 'unlessNowait' | 'ifUncaught'
+type Sticky = 'always' | 'unlessNowait' | 'ifUncaught'
 
 /** Where in an attempt an error came; `first`: the server had answered nothing of it before. */
 export type Moment = 'first' | 'later' | 'commit'

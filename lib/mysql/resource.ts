@@ -41,6 +41,8 @@ interface MysqlResourceSetup {
   readonly escaped: TellEscape
   /** Marks the present state of both sides. */
   mark(): Promise<Savepoint>
+  /** Does something when the answer of the request is on its way; closing waits for it. */
+  later(work: () => Promise<void>): void
   /** The one question of retryability (joint/conflicts.ts). */
   recognise(error: unknown, flavour: Flavour, moment: Moment): Recognised | undefined
 }
@@ -291,17 +293,31 @@ export class MysqlResource implements OnePhaseResource {
     const lease = this.#lease
     this.#over = true
     if (lease === undefined) return
+    const reads = !this.#writes || this.#setup.readOnly
+    if (this.#sent > 0 && reads) return this.#endLater(lease)
     if (this.#sent > 0) await this.#decide(lease)
     this.#letGo()
   }
 
+  /** There is nothing to decide: what was read was read, whatever COMMIT is answered. So nobody waits for it. */
+  #endLater(lease: Lease): void {
+    const { clock, later } = this.#setup
+    later(async () => {
+      try {
+        await inTime(clock, answered(lease.connection, 'COMMIT'))
+      } catch {
+        this.#spoilt = true // its transaction is open, for all we know, and holds nothing but a view
+      }
+      this.#letGo()
+    })
+  }
+
   async #decide(lease: Lease): Promise<void> {
-    const { transaction, broker, readOnly, recognise } = this.#setup
+    const { transaction, broker, recognise } = this.#setup
     const decision = new Decision({
       lease,
       transactionId: transaction.id,
       record: broker.record,
-      writes: this.#writes && !readOnly,
       sendCommit: async () => {
         await answered(lease.connection, 'COMMIT')
       },

@@ -5,6 +5,7 @@
 import mysql, { type Pool, type RowDataPacket } from 'mysql2/promise'
 import { type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
 import type { Environment } from '../../lib/transaction/clock.js'
+import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-table.js'
 import { fakeEnvironment, promptly } from '../support/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { nothingOpen, valueOf } from '../support/observing.js'
@@ -74,6 +75,46 @@ describe('commands', () => {
       'UPDATE item SET n = n + 1 WHERE id = 1',
       'UPDATE item SET n = 5 WHERE id = 2',
       'COMMIT',
+    ])
+  })
+
+  test.each<[string, SessionTxOptions]>([
+    ['by plain SELECTs', {}],
+    ['with a commit record', { commitRecord: 'always' }],
+    ['under serializable', { isolation: 'serializable' }],
+  ])('one that only read rows %s does not wait for COMMIT, whatever becomes of it', async (_how, options) => {
+    await db.pool.query(COMMIT_TABLE_DDL)
+    const environment = fakeEnvironment()
+    const tx = start(options, environment)
+    await tx.run(inner => add(inner))
+    const happened = proxy.accident(/^COMMIT$/, 'answer late')
+    const sent = await commandsOf(() =>
+      tx.run(async (inner, made) => {
+        made['n'] = 1
+        await inner.query('SELECT n FROM item WHERE id = 1')
+        await inner.query('SELECT COUNT(*) FROM item')
+      }),
+    )
+    const own = sent.filter(command => !/^SET|sessiontx_commits/.test(command)) // of the record, aside
+    expect(own).toEqual(['SELECT n FROM item WHERE id = 1', 'SELECT COUNT(*) FROM item'])
+    await happened
+    expect(tx.stats()).toMatchObject({ requests: { committed: 2, unknown: 0 }, sessions: { live: 1 } })
+    // Nobody gets that connection any more, and its place in the pool is free.
+    environment.clock.advance(2_500)
+    await tx.run(inner => add(inner))
+    await nothingOpen(db)
+  })
+
+  test('close() waits for the end of one that only read rows', async () => {
+    const tx = start()
+    const sent = await commandsOf(async () => {
+      await tx.run(inner => inner.query('SELECT n FROM item'))
+      await tx.close()
+    })
+    expect(sent.slice(-3)).toEqual([
+      'SELECT n FROM item',
+      'COMMIT',
+      expect.stringMatching(/^SET SESSION autocommit = 1/),
     ])
   })
 
