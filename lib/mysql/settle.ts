@@ -20,7 +20,7 @@ export interface Claimed {
   readonly txid: string
 }
 
-/** The connection that it was sent on, once that is destroyed; its thread may hold locks until it notices. */
+/** A connection that is destroyed; its thread may hold the row's lock until the server notices. */
 export interface Victim {
   readonly threadId: number | null
   readonly serverIdentity: string
@@ -38,23 +38,25 @@ const LOCK_WAIT_MS = 1_000
 
 /**
  * One try.
+ * @param victims the connection that it was sent on, if destroyed, and those of earlier tries; this one is added
  * @throws the server's or driver's error: nothing is known then, try again
  */
 export async function settleOn(
   connection: CoreConnection,
   claimed: Claimed,
-  victim: Victim | undefined,
+  victims: Victim[],
   now: () => number,
 ): Promise<Verdict> {
   const profile = await detectServer(connection, 'read committed', LOCK_WAIT_MS)
   const { serverIdentity } = await takeOver(connection, profile)
+  const earlier = victims.filter(victim => victim.serverIdentity === serverIdentity)
+  victims.push({ threadId: connection.threadId, serverIdentity, since: now() })
   try {
     return await force(connection, claimed)
   } catch (error) {
-    const stuck = classify(error, profile.facts.flavour)?.kind === 'lockWait'
-    if (!stuck || victim === undefined || victim.serverIdentity !== serverIdentity) throw error
-    // Its thread has not heard that the connection is gone. If it is in COMMIT it will finish that all the same.
-    if (!(await endThread(connection, victim, now))) throw error
+    if (classify(error, profile.facts.flavour)?.kind !== 'lockWait') throw error
+    // A thread has not heard that its connection is gone. If it is in COMMIT it will finish that all the same.
+    if (!(await endThreads(connection, earlier, now))) throw error
     await okOf(connection, 'ROLLBACK')
     return force(connection, claimed)
   }
@@ -75,14 +77,22 @@ async function force(connection: CoreConnection, { slot, seq, txid }: Claimed): 
   return { outcome: row?.[1] === txid && row[2] === 'C' ? 'committed' : 'rolledBack' }
 }
 
-/** Thread numbers begin anew when a server starts: one that has run for less time than the thread is another one's. */
-async function endThread(
+/**
+ * Thread numbers begin anew when a server starts: one that has run for less time than the thread is another one's.
+ * @returns whether there was any
+ */
+async function endThreads(
   connection: CoreConnection,
-  { threadId, since }: Victim,
+  victims: readonly Victim[],
   now: () => number,
 ): Promise<boolean> {
-  if (threadId === null) return false
+  if (victims.length === 0) return false
   const [row] = await rowsOf(connection, "SHOW GLOBAL STATUS LIKE 'Uptime'")
   const uptimeMs = Number(row?.[1]) * 1000
-  return uptimeMs > now() - since && kill(connection, 'CONNECTION', threadId)
+  let ended = false
+  for (const { threadId, since } of victims) {
+    if (threadId !== null && uptimeMs > now() - since)
+      ended = (await kill(connection, 'CONNECTION', threadId)) || ended
+  }
+  return ended
 }
