@@ -88,7 +88,8 @@ async function endThreads(
 ): Promise<boolean> {
   if (victims.length === 0) return false
   const [row] = await rowsOf(connection, "SHOW GLOBAL STATUS LIKE 'Uptime'")
-  const uptimeMs = Number(row?.[1]) * 1000
+  // Counted from the full second before it started: up to one too many.
+  const uptimeMs = (Number(row?.[1]) - 1) * 1000
   let ended = false
   for (const { threadId, since } of victims) {
     if (threadId !== null && uptimeMs > now() - since)
