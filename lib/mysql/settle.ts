@@ -7,7 +7,7 @@
  * set of the transaction can then match nothing for ever. Source: the idea is that of Oracle's Transaction Guard.
  */
 import { detectServer, takeOver } from './connection-settings.js'
-import { COMMIT_TABLE, decideSlot, lockSlot } from './commit-table.js'
+import { COMMIT_TABLE, confirmSlot, decideSlot, lockSlot } from './commit-table.js'
 import type { CoreConnection } from './driver.js'
 import { classify } from './errors.js'
 import { okOf, rowsOf } from './round-trip.js'
@@ -65,16 +65,20 @@ export async function settleOn(
 async function force(connection: CoreConnection, { slot, seq, txid }: Claimed): Promise<Verdict> {
   const [row] = await rowsOf(connection, lockSlot(slot))
   const found = row === undefined ? undefined : Number(row[0])
-  if (found === seq - 1) {
-    const { affectedRows } = await okOf(connection, decideSlot(slot, seq, txid, 'A'))
-    if (affectedRows !== 1) throw new Error(`${COMMIT_TABLE}: a locked row has changed`)
-    // A Galera node learns only here that another one was faster.
-    await okOf(connection, 'COMMIT')
-    return { outcome: 'rolledBack' }
+  if (found !== seq && found !== seq - 1) {
+    await okOf(connection, 'ROLLBACK')
+    return { outcome: 'unknown', seq: found }
   }
-  await okOf(connection, 'ROLLBACK')
-  if (found !== seq) return { outcome: 'unknown', seq: found }
-  return { outcome: row?.[1] === txid && row[2] === 'C' ? 'committed' : 'rolledBack' }
+  const open = found === seq - 1
+  // A write in either case. InnoDB frees a lock before it has flushed the commit that held it, so what the row shows can
+  // still be lost in a crash; our own COMMIT is answered after everything before it was flushed. And a Galera node learns
+  // only from a write that another one was faster.
+  const write = open ? decideSlot(slot, seq, txid, 'A') : confirmSlot(slot, seq)
+  const { affectedRows } = await okOf(connection, write)
+  if (affectedRows !== 1) throw new Error(`${COMMIT_TABLE}: a locked row has changed`)
+  await okOf(connection, 'COMMIT')
+  const committed = !open && row?.[1] === txid && row[2] === 'C'
+  return { outcome: committed ? 'committed' : 'rolledBack' }
 }
 
 /**
