@@ -47,6 +47,12 @@ export function refreshSlot(slot: string, seq: number): string {
   return `UPDATE ${COMMIT_TABLE} SET seen_at = UTC_TIMESTAMP() WHERE ${at(slot, seq)}`
 }
 
+/** Changes the row for certain, and nothing that it says. */
+export function confirmSlot(slot: string, seq: number): string {
+  const later = 'GREATEST(UTC_TIMESTAMP(), seen_at + INTERVAL 1 SECOND)'
+  return `UPDATE ${COMMIT_TABLE} SET seen_at = ${later} WHERE ${at(slot, seq)}`
+}
+
 /** Waits for a transaction that has changed the row and has not ended. */
 export function lockSlot(slot: string): string {
   return `SELECT seq, txid, state FROM ${COMMIT_TABLE} WHERE slot = ${text(slot)} FOR UPDATE`

@@ -7,7 +7,7 @@
  * set of the transaction can then match nothing for ever. Source: the idea is that of Oracle's Transaction Guard.
  */
 import { detectServer, takeOver } from './connection-settings.js'
-import { COMMIT_TABLE, decideSlot, lockSlot } from './commit-table.js'
+import { COMMIT_TABLE, confirmSlot, decideSlot, lockSlot } from './commit-table.js'
 import type { CoreConnection } from './driver.js'
 import { classify } from './errors.js'
 import { okOf, rowsOf } from './round-trip.js'
@@ -20,7 +20,7 @@ export interface Claimed {
   readonly txid: string
 }
 
-/** The connection that it was sent on, once that is destroyed; its thread may hold locks until it notices. */
+/** A connection that is destroyed; its thread may hold the row's lock until the server notices. */
 export interface Victim {
   readonly threadId: number | null
   readonly serverIdentity: string
@@ -38,23 +38,25 @@ const LOCK_WAIT_MS = 1_000
 
 /**
  * One try.
+ * @param victims the connection that it was sent on, if destroyed, and those of earlier tries; this one is added
  * @throws the server's or driver's error: nothing is known then, try again
  */
 export async function settleOn(
   connection: CoreConnection,
   claimed: Claimed,
-  victim: Victim | undefined,
+  victims: Victim[],
   now: () => number,
 ): Promise<Verdict> {
   const profile = await detectServer(connection, 'read committed', LOCK_WAIT_MS)
   const { serverIdentity } = await takeOver(connection, profile)
+  const earlier = victims.filter(victim => victim.serverIdentity === serverIdentity)
+  victims.push({ threadId: connection.threadId, serverIdentity, since: now() })
   try {
     return await force(connection, claimed)
   } catch (error) {
-    const stuck = classify(error, profile.facts.flavour)?.kind === 'lockWait'
-    if (!stuck || victim === undefined || victim.serverIdentity !== serverIdentity) throw error
-    // Its thread has not heard that the connection is gone. If it is in COMMIT it will finish that all the same.
-    if (!(await endThread(connection, victim, now))) throw error
+    if (classify(error, profile.facts.flavour)?.kind !== 'lockWait') throw error
+    // A thread has not heard that its connection is gone. If it is in COMMIT it will finish that all the same.
+    if (!(await endThreads(connection, earlier, now))) throw error
     await okOf(connection, 'ROLLBACK')
     return force(connection, claimed)
   }
@@ -63,26 +65,39 @@ export async function settleOn(
 async function force(connection: CoreConnection, { slot, seq, txid }: Claimed): Promise<Verdict> {
   const [row] = await rowsOf(connection, lockSlot(slot))
   const found = row === undefined ? undefined : Number(row[0])
-  if (found === seq - 1) {
-    const { affectedRows } = await okOf(connection, decideSlot(slot, seq, txid, 'A'))
-    if (affectedRows !== 1) throw new Error(`${COMMIT_TABLE}: a locked row has changed`)
-    // A Galera node learns only here that another one was faster.
-    await okOf(connection, 'COMMIT')
-    return { outcome: 'rolledBack' }
+  if (found !== seq && found !== seq - 1) {
+    await okOf(connection, 'ROLLBACK')
+    return { outcome: 'unknown', seq: found }
   }
-  await okOf(connection, 'ROLLBACK')
-  if (found !== seq) return { outcome: 'unknown', seq: found }
-  return { outcome: row?.[1] === txid && row[2] === 'C' ? 'committed' : 'rolledBack' }
+  const open = found === seq - 1
+  // A write in either case. InnoDB frees a lock before it has flushed the commit that held it, so what the row shows can
+  // still be lost in a crash; our own COMMIT is answered after everything before it was flushed. And a Galera node learns
+  // only from a write that another one was faster.
+  const write = open ? decideSlot(slot, seq, txid, 'A') : confirmSlot(slot, seq)
+  const { affectedRows } = await okOf(connection, write)
+  if (affectedRows !== 1) throw new Error(`${COMMIT_TABLE}: a locked row has changed`)
+  await okOf(connection, 'COMMIT')
+  const committed = !open && row?.[1] === txid && row[2] === 'C'
+  return { outcome: committed ? 'committed' : 'rolledBack' }
 }
 
-/** Thread numbers begin anew when a server starts: one that has run for less time than the thread is another one's. */
-async function endThread(
+/**
+ * Thread numbers begin anew when a server starts: one that has run for less time than the thread is another one's.
+ * @returns whether there was any
+ */
+async function endThreads(
   connection: CoreConnection,
-  { threadId, since }: Victim,
+  victims: readonly Victim[],
   now: () => number,
 ): Promise<boolean> {
-  if (threadId === null) return false
+  if (victims.length === 0) return false
   const [row] = await rowsOf(connection, "SHOW GLOBAL STATUS LIKE 'Uptime'")
-  const uptimeMs = Number(row?.[1]) * 1000
-  return uptimeMs > now() - since && kill(connection, 'CONNECTION', threadId)
+  // Counted from the full second before it started: up to one too many.
+  const uptimeMs = (Number(row?.[1]) - 1) * 1000
+  let ended = false
+  for (const { threadId, since } of victims) {
+    if (threadId !== null && uptimeMs > now() - since)
+      ended = (await kill(connection, 'CONNECTION', threadId)) || ended
+  }
+  return ended
 }

@@ -16,6 +16,9 @@ export interface Unsettled extends Claimed {
 /** Between two tries, doubling: while the database is away a try takes as long as it takes to be refused. */
 const PAUSE_MS = Object.freeze({ first: 50, max: 2_000 })
 
+/** Threads of earlier tries that are remembered. */
+const VICTIMS_MAX = 8
+
 export class Settler {
   readonly #environment: Environment
   readonly #unsettled = new Map<Unsettled, () => void>()
@@ -41,10 +44,12 @@ export class Settler {
     })
     givenUp.catch(() => {})
     this.#unsettled.set(unsettled, giveUp)
+    const victims = unsettled.victim === undefined ? [] : [unsettled.victim]
     try {
       for (let pauseMs: number = PAUSE_MS.first; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS.max)) {
-        const verdict = await this.#attempt(unsettled, connect, givenUp)
+        const verdict = await this.#attempt(unsettled, victims, connect, givenUp)
         if (verdict !== undefined) return verdict
+        victims.splice(0, victims.length - VICTIMS_MAX)
         await this.#pause(pauseMs, givenUp)
       }
     } finally {
@@ -82,13 +87,14 @@ export class Settler {
   /** Undefined: nothing is known yet. */
   async #attempt(
     unsettled: Unsettled,
+    victims: Victim[],
     connect: () => CoreConnection,
     givenUp: Promise<never>,
   ): Promise<Verdict | undefined> {
     const connection = connect()
     try {
       const now = (): number => this.#environment.clock.now()
-      const verdict = settleOn(connection, unsettled, unsettled.victim, now).catch(() => undefined)
+      const verdict = settleOn(connection, unsettled, victims, now).catch(() => undefined)
       return await Promise.race([verdict, givenUp])
     } finally {
       connection.destroy()

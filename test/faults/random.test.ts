@@ -48,7 +48,8 @@ function randomOf(seed: number): () => number {
 
 const random = randomOf(SEED)
 const pick = <T>(from: readonly T[]): T => from[Math.trunc(random() * from.length)]!
-const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
+/** Sockets keep the process alive meanwhile; what is left of a wait that lost its race must not. */
+const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms).unref())
 
 const COMMIT = /^COMMIT$/
 const BROKEN: readonly Accident[] = ['answer lost', 'command lost']
@@ -160,6 +161,7 @@ test(
       over = true
     }
     await failed
+    proxy.forget()
     await torture.calm()
 
     const { problems, effects } = await torture.verify()

@@ -303,25 +303,31 @@ describe('the database is away when COMMIT is not answered', () => {
   })
 
   test('rows and session are still seen together: who reads both is refused instead of shown one of them', async () => {
-    const { one, answer, settled } = await inDoubt(
+    const { client, tx } = await start(
       {
+        '/both': both,
         '/together': async ctx => {
           const n = ctx.session['n']
           const [rows] = await ctx.tx.query<{ n: number }[]>('SELECT n FROM item WHERE id = 1')
           ctx.body = { session: n, row: rows[0]?.n }
         },
       },
-      true,
-      { acquireMs: 2_000 },
+      { retry: { deadlineMs: 2_000 } },
     )
-    // The resolver’s own way stays cut, others get through.
-    const resolver = /^SHOW SESSION VARIABLES/
-    proxy.onCommand = command => {
-      if (resolver.test(command)) proxy.cut(true)
-    }
-    await answer
-    expect(told(await one.get('/together'))).toEqual([503, 'STORE_UNAVAILABLE'])
-    await back(settled)
+    const settled = deferred<EventPayloads['settled']>()
+    tx.on('settled', settled.resolve)
+    const one = client()
+    await one.get('/both')
+    // Everybody reaches the database but the resolver.
+    void proxy.accident(/^COMMIT$/, 'answer lost')
+    for (let tries = 0; tries < 100; tries++) void proxy.accident(/^SELECT seq, txid/, 'command lost')
+    expect(told(await one.get('/both'))).toEqual([503, 'COMMIT_UNKNOWN'])
+    expect(await row()).toBe(2)
+    const refused = await one.get('/together')
+    expect(told(refused)).toEqual([503, 'STORE_UNAVAILABLE'])
+    expect(refused.text).toMatch(/^.*the session is held by a transaction whose COMMIT was not answered/)
+    proxy.forget()
+    expect(await settled.promise).toMatchObject({ outcome: 'committed' })
     expect((await one.get('/together')).json()).toEqual({ session: 2, row: 2 })
   })
 

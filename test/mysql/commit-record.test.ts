@@ -391,7 +391,9 @@ describe('slots', () => {
     const refreshed = (): number =>
       proxy.commands.filter(command => command.startsWith('UPDATE sessiontx_commits SET seen_at')).length
     const environment = fakeEnvironment()
-    const tx = start({}, environment)
+    const single = mysql.createPool({ uri: proxy.url, connectionLimit: 1 })
+    undo.push(() => single.end())
+    const tx = start({ pool: single }, environment)
     await tx.run(inner => add(inner))
     environment.clock.advance(20 * 60_000)
     await tx.run(inner => add(inner)) // says so itself

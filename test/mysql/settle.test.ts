@@ -71,8 +71,8 @@ async function owner(url = db.url): Promise<Owner> {
   }
 }
 
-const settle = (seq: number, victim?: Victim, now = (): number => 0): Promise<Verdict> =>
-  settleOn(asCore(connect()), { slot, seq, txid: `tx-${seq}` }, victim, now)
+const settle = (seq: number, victims: Victim[] = [], now = (): number => 0, url = db.url): Promise<Verdict> =>
+  settleOn(asCore(connect(url)), { slot, seq, txid: `tx-${seq}` }, victims, now)
 
 const effect = (): Promise<unknown> => valueOf(db, `SELECT n FROM ${db.name}.item WHERE id = ?`, [slot])
 const record = (): Promise<unknown> =>
@@ -161,21 +161,32 @@ describe('the owner’s connection is gone, and the server does not notice', () 
 
   test('its thread is ended', async () => {
     const one = await halfOpen()
-    expect(await settle(1, one.victim)).toEqual({ outcome: 'rolledBack' })
+    expect(await settle(1, [one.victim])).toEqual({ outcome: 'rolledBack' })
     expect([await effect(), await record()]).toEqual([0, '1A'])
     await one.close()
   })
 
-  test.each<readonly [string, (victim: Victim) => Victim | undefined, number]>([
-    ['there is nobody to end', () => undefined, 0],
-    ['it was on another server', victim => ({ ...victim, serverIdentity: '["elsewhere"]' }), 0],
-    ['the server was started since: the number is somebody else’s', victim => victim, 365 * 86_400_000],
+  test.each<readonly [string, (victim: Victim) => Victim[], number]>([
+    ['there is nobody to end', () => [], 0],
+    ['it was on another server', victim => [{ ...victim, serverIdentity: '["elsewhere"]' }], 0],
+    ['the server was started since: the number is somebody else’s', victim => [victim], 365 * 86_400_000],
   ])('%s: nothing is killed, and nothing is known yet', async (_, changed, now) => {
     const one = await halfOpen()
     await expect(settle(1, changed(one.victim), () => now)).rejects.toMatchObject({ errno: 1205 })
     expect([await effect(), await record()]).toEqual([0, '0A'])
     await one.close()
     expect(await settle(1)).toEqual({ outcome: 'rolledBack' })
+  })
+
+  test('so is the thread of a try whose own COMMIT never arrived', async () => {
+    const proxy = await openProxy(db.url)
+    void proxy.accident(/^COMMIT$/, 'command late')
+    const victims: Victim[] = []
+    await expect(settle(1, victims, undefined, proxy.url)).rejects.toMatchObject({ fatal: true })
+    expect(victims).toHaveLength(1)
+    expect(await settle(1, victims)).toEqual({ outcome: 'rolledBack' })
+    expect([await effect(), await record()]).toEqual([0, '1A'])
+    await proxy.close()
   })
 })
 

@@ -25,6 +25,8 @@ export interface Proxy {
    * @param letThrough when a command that is late arrives all the same
    */
   accident(matches: RegExp, kind: Accident, letThrough?: Promise<void>): Promise<void>
+  /** What has not happened yet never will. */
+  forget(): void
   /** Nobody gets through, and whoever was is cut off, until it is called with `false`. */
   cut(isCut: boolean): void
   /** Connections that the server and a client hold through the proxy. */
@@ -121,6 +123,7 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
       planned.push({ matches, kind, letThrough, happened })
       return happened.promise
     },
+    forget: () => void planned.splice(0),
     cut: now => {
       isCut = now
       if (isCut) for (const socket of sockets) socket.destroy()
