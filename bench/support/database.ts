@@ -50,6 +50,11 @@ export class BenchDatabase {
     await this.#admin.query('INSERT INTO visitors VALUES ?', [rows])
   }
 
+  /** Tables of another shape. */
+  async run(sql: string): Promise<void> {
+    await this.#admin.query(sql)
+  }
+
   async visits(): Promise<number> {
     const [rows] = await this.#admin.query<RowDataPacket[]>('SELECT SUM(visits) AS visits FROM visitors')
     return Number(rows[0]?.['visits'])

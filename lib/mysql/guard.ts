@@ -37,6 +37,7 @@ export class Guard {
   /** Temporary tables of this attempt: its connection is not used again, so what is in them is gone with it. */
   readonly #temporary = new Set<string>()
   #wroteTemporary = false
+  #madeTemporary = false
 
   constructor(setup: GuardSetup) {
     this.#setup = setup
@@ -49,6 +50,11 @@ export class Guard {
    */
   get wroteTemporary(): boolean {
     return this.#wroteTemporary
+  }
+
+  /** Of that, too, the server warns, whatever the table's engine, but only in ROLLBACK TO SAVEPOINT. */
+  get madeTemporary(): boolean {
+    return this.#madeTemporary
   }
 
   /**
@@ -70,7 +76,10 @@ export class Guard {
   answered(facts: StatementFacts): void {
     for (const { uses, makesTemporary, dropsTemporary } of facts.parts) {
       if (uses !== undefined) this.#schema = uses
-      if (makesTemporary !== undefined) this.#temporary.add(this.#keyOf(makesTemporary, this.#schema))
+      if (makesTemporary !== undefined) {
+        this.#temporary.add(this.#keyOf(makesTemporary, this.#schema))
+        this.#madeTemporary = true
+      }
       for (const dropped of dropsTemporary) this.#temporary.delete(this.#keyOf(dropped, this.#schema))
     }
   }

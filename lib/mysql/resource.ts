@@ -402,7 +402,7 @@ export class MysqlResource implements OnePhaseResource {
     return async () => {
       await this.statements.sentEnd()
       const ok = await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
-      await this.#safeguard?.rolledBack(ok, false)
+      await this.#safeguard?.wentBack(ok)
       restore()
     }
   }

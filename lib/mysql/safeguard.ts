@@ -97,7 +97,12 @@ export class Safeguard {
     return error
   }
 
-  /** After ROLLBACK or ROLLBACK TO SAVEPOINT; `byServer`: the server had rolled back before. */
+  /** After ROLLBACK TO SAVEPOINT. */
+  async wentBack(ok: OkPacket): Promise<void> {
+    if (!this.#guard.madeTemporary) await this.rolledBack(ok, false)
+  }
+
+  /** After ROLLBACK; `byServer`: the server had rolled back before. */
   async rolledBack({ warningStatus }: OkPacket, byServer: boolean): Promise<void> {
     const { engines, escaped, lease } = this.#setup
     if (warningStatus === 0 && !(byServer && engines.hasNonTransactional)) return

@@ -360,6 +360,19 @@ describe('what a trigger or a view writes to a table that cannot roll back', () 
     expect(await count('log')).toBe(1)
   })
 
+  test('a temporary table that was made before it is none: the server warns, and nobody else does', async () => {
+    const { client, tx } = await start({
+      '/': async ctx => {
+        await ctx.tx.query('CREATE TEMPORARY TABLE made (a INT) ENGINE=InnoDB')
+        await ctx.tx.savepoint(() => Promise.reject(new Error('back'))).catch(() => {})
+        if (ctx.tx.attempt === 1) ctx.tx.conflict('as an example')
+        ctx.body = `attempt ${ctx.tx.attempt}`
+      },
+    })
+    expect((await client().get('/')).text).toBe('attempt 2')
+    expect(tx.stats().escaped.total).toBe(0)
+  })
+
   test('at a savepoint that was gone back to', async () => {
     const { client, tx } = await start({
       '/': async ctx => {

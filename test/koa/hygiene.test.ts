@@ -214,6 +214,9 @@ test(`2000 random requests leave nothing on any connection, and are all or nothi
   expect(await Promise.all(connections.map(stateOf))).toEqual(Array(5).fill(fresh))
   for (const one of connections) one.release()
 
+  // No false alarm.
+  expect([patient.tx.stats().escaped.total, hasty.tx.stats().escaped.total]).toEqual([0, 0])
+
   // Not vacuous: every way to end was seen.
   const requests = [patient.tx.stats(), hasty.tx.stats()]
   const kinds = new Set(requests.flatMap(({ conflicts }) => Object.keys(conflicts.byKind)))
