@@ -3,8 +3,8 @@
  * that is known, and of long ones, without a server.
  */
 import { performance } from 'node:perf_hooks'
-import type { Dialect } from '../lib/mysql/lexer.js'
-import { statementFacts } from '../lib/mysql/statement.js'
+import type { Dialect } from '../lib/mysql/statement/lexer.js'
+import { statementFacts } from '../lib/mysql/statement/facts.js'
 import { median, print, printHeading, printTable, verdict } from './support/report.js'
 
 const DIALECT: Dialect = { mariadb: true, version: 101_119, ansiQuotes: false, backslashEscapes: true }

@@ -88,8 +88,8 @@ export function currentTx(): Tx | undefined {
   return (current() as RunningAttempt | undefined)?.tx
 }
 
-export { ambientPool, type AmbientPool } from './mysql/ambient-pool.js'
-export type { ConnectionHandle } from './mysql/connection-handle.js'
+export { ambientPool, type AmbientPool } from './mysql/handle/ambient-pool.js'
+export type { ConnectionHandle } from './mysql/handle/connection-handle.js'
 export { isConflict } from './joint/conflicts.js'
 export {
   type ConflictDetails,

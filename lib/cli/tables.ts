@@ -1,5 +1,5 @@
 /** The tables that session-tx can need in the application's database, each with what it is for. Connects to nothing. */
-import { COMMIT_TABLE, COMMIT_TABLE_COLUMNS, COMMIT_TABLE_DDL } from '../mysql/commit-table.js'
+import { COMMIT_TABLE, COMMIT_TABLE_COLUMNS, COMMIT_TABLE_DDL } from '../mysql/commit-record/commit-table.js'
 
 export interface Table {
   readonly name: string

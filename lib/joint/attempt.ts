@@ -4,7 +4,7 @@
  */
 import { SessionTxError } from '../errors.js'
 import type { EscapeReason } from '../events.js'
-import { ConnectionHandle } from '../mysql/connection-handle.js'
+import { ConnectionHandle } from '../mysql/handle/connection-handle.js'
 import type { CorePool } from '../mysql/driver.js'
 import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
@@ -253,7 +253,7 @@ export class JointAttempt implements RunningAttempt {
     if (resume !== undefined) (isPending(resume) ? await resume : resume)()
   }
 
-  /** What query builders get (mysql/ambient-pool.ts asks, too); undefined if our rows are in another pool. */
+  /** What query builders get (mysql/handle/ambient-pool.ts asks, too); undefined if our rows are in another pool. */
   connectionTo(pool: CorePool | undefined): ConnectionHandle | undefined {
     const { parts, request } = this.#setup
     const mysql = pool === undefined || pool !== parts.pool ? undefined : this.#mysqlSide()

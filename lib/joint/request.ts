@@ -4,7 +4,7 @@
  */
 import type { EventHub, NotRerunnableReason } from '../events.js'
 import type { CorePool } from '../mysql/driver.js'
-import type { LeaseBroker } from '../mysql/lease.js'
+import type { LeaseBroker } from '../mysql/lease/lease.js'
 import type { Resolver } from '../session/resolvers.js'
 import type { SessionObject } from '../session/session-object.js'
 import type { SessionStore } from '../session/store.js'

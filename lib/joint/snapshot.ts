@@ -17,9 +17,9 @@
  */
 import type { SessionTxError } from '../errors.js'
 import type { FieldPacket } from '../mysql/driver.js'
-import type { Lease } from '../mysql/lease.js'
-import type { StatementFacts } from '../mysql/statement.js'
-import type { Openable, StatementObserver } from '../mysql/statement-observer.js'
+import type { Lease } from '../mysql/lease/lease.js'
+import type { StatementFacts } from '../mysql/statement/facts.js'
+import type { Openable, StatementObserver } from '../mysql/statement/observer.js'
 import { isPending } from '../transaction/resource.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 

@@ -3,7 +3,7 @@
  * nothing. Knows sessions and MySQL; knows no HTTP.
  */
 import { conflictError, SessionTxError } from '../errors.js'
-import type { ConnectionHandle } from '../mysql/connection-handle.js'
+import type { ConnectionHandle } from '../mysql/handle/connection-handle.js'
 import type { FieldPacket, StatementOptions } from '../mysql/driver.js'
 import type { MysqlResource } from '../mysql/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'

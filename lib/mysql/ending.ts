@@ -3,7 +3,7 @@
  * or the time is over. Knows nothing of transactions.
  */
 import type { Clock } from '../transaction/clock.js'
-import type { RunningStatements } from './running-statements.js'
+import type { RunningStatements } from './statement/running-statements.js'
 
 /** How long a rollback waits for statements that still run. */
 const RUNNING_MS_MAX = 2_500

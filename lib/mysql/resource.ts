@@ -11,22 +11,23 @@ import type { Clock } from '../transaction/clock.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Savepoint, Transaction } from '../transaction/transaction.js'
-import { Decision } from './decision.js'
-import { dispatch, type StatementMethod } from './dispatch.js'
+import { Decision } from './commit-record/decision.js'
+import { dispatch, type StatementMethod } from './statement/dispatch.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { endStatements, inTime } from './ending.js'
 import { type Flavour, isFatal, type Moment, type Recognised } from './errors.js'
-import type { TellEscape } from './escapes.js'
-import type { Lease, LeaseBroker } from './lease.js'
-import { NestedTransactions } from './nested-transactions.js'
+import type { TellEscape } from './guard/escapes.js'
+import type { Lease, LeaseBroker } from './lease/lease.js'
+import { NestedTransactions } from './handle/nested-transactions.js'
 import { readOnlyError } from './read-only.js'
 import { answered } from './round-trip.js'
-import type { Statement } from './running-statement.js'
-import { RunningStatements } from './running-statements.js'
-import { Safeguard } from './safeguard.js'
-import { sentText } from './sent-text.js'
-import { type StatementFacts, statementFacts } from './statement.js'
-import type { StatementObserver } from './statement-observer.js'
+import type { Statement } from './statement/running-statement.js'
+import { RunningStatements } from './statement/running-statements.js'
+import { Safeguard } from './guard/safeguard.js'
+import { SendingOrder } from './statement/sending-order.js'
+import { sentText } from './statement/sent-text.js'
+import { type StatementFacts, statementFacts } from './statement/facts.js'
+import type { StatementObserver } from './statement/observer.js'
 
 interface MysqlResourceSetup {
   readonly broker: LeaseBroker
@@ -61,8 +62,7 @@ export class MysqlResource implements OnePhaseResource {
   #turn: object | undefined
   #over = false
   #safeguard: Safeguard | undefined
-  /** A statement is looked into before it is sent; those after it wait, so that all are sent in the order they came. */
-  #vetting: Promise<void> | undefined
+  readonly #order = new SendingOrder()
   /** The connection must not be used again, not even for ROLLBACK. */
   #spoilt = false
   /** Something may be left on it that ROLLBACK does not take back. */
@@ -116,25 +116,16 @@ export class MysqlResource implements OnePhaseResource {
   async #start(method: StatementMethod, sql: string | StatementOptions, values: unknown): Promise<Answer> {
     this.#setup.transaction.assertUsable()
     const lease = this.#ready ?? (await this.#takeLease())
-    while (this.#vetting !== undefined) await this.#vetting
+    while (this.#order.earlier !== undefined) await this.#order.earlier
     this.#assertGoing()
     const text = sentText(lease.connection, method, sql, values)
     const facts = statementFacts(text, lease.server.dialect)
-    const vetting = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
-    if (vetting === undefined) return this.#send(lease, method, sql, values, facts)
-    const failed = (error: unknown): never => {
-      throw this.#noted(error, false)
-    }
-    const sent = vetting.then(() => {
+    const send = (): Promise<Answer> => {
       this.#assertGoing()
       return this.#send(lease, method, sql, values, facts)
-    }, failed)
-    // Asked for later than `sent`, so that those who wait come after it.
-    const over = (): void => {
-      this.#vetting = undefined
     }
-    this.#vetting = vetting.then(over, over)
-    return sent
+    const looking = this.#safeguard?.vet(facts, this.#sent === 0, this.#savepoints > 0)
+    return this.#order.send(looking, send, error => this.#noted(error, false))
   }
 
   /** Asked for in time: the handler may have returned while the connection came, and settle() waits for us. */

@@ -3,9 +3,9 @@
  * resolver can see one that a crash would still undo; here the server is told not to flush the owner's at all.
  */
 import mysql, { type Connection, type RowDataPacket } from 'mysql2'
-import { COMMIT_TABLE_DDL, decideSlot, insertSlot } from '../../lib/mysql/commit-table.js'
+import { COMMIT_TABLE_DDL, decideSlot, insertSlot } from '../../lib/mysql/commit-record/commit-table.js'
 import type { CoreConnection } from '../../lib/mysql/driver.js'
-import { settleOn } from '../../lib/mysql/settle.js'
+import { settleOn } from '../../lib/mysql/commit-record/settle.js'
 import { ownServer, type OwnServer } from '../support/own-server.js'
 
 let server: OwnServer

@@ -4,7 +4,7 @@
  */
 import mysql, { type Pool } from 'mysql2/promise'
 import { memoryStore, type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
-import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-table.js'
+import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-record/commit-table.js'
 import type { Environment } from '../../lib/transaction/clock.js'
 import { deferred } from '../support/barrier.js'
 import { fakeEnvironment, promptly } from '../support/clock.js'

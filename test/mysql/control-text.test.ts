@@ -1,5 +1,5 @@
 /** Which texts are about transactions, in the forms that query builders and people send. */
-import { controlOf } from '../../lib/mysql/control-text.js'
+import { controlOf } from '../../lib/mysql/handle/control-text.js'
 
 test.each([
   ['BEGIN;', { kind: 'begin' }],

@@ -4,8 +4,8 @@
  */
 import fc from 'fast-check'
 import mysql, { type Connection, type FieldPacket, type RowDataPacket } from 'mysql2/promise'
-import { type Dialect, lex } from '../../lib/mysql/lexer.js'
-import { statementFacts } from '../../lib/mysql/statement.js'
+import { type Dialect, lex } from '../../lib/mysql/statement/lexer.js'
+import { statementFacts } from '../../lib/mysql/statement/facts.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 250)

@@ -3,8 +3,8 @@
  * transaction that has written a row, then everything is rolled back, and the row says whether it was committed before.
  */
 import mysql, { type Connection } from 'mysql2/promise'
-import type { Dialect } from '../../lib/mysql/lexer.js'
-import { statementFacts } from '../../lib/mysql/statement.js'
+import type { Dialect } from '../../lib/mysql/statement/lexer.js'
+import { statementFacts } from '../../lib/mysql/statement/facts.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { valueOf } from '../support/observing.js'
 

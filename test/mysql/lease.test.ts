@@ -5,7 +5,7 @@
 import { createConnection, createPool, createPoolCluster, type Pool, type PoolOptions } from 'mysql2'
 import mysqlPromise from 'mysql2/promise'
 import { corePoolOf } from '../../lib/mysql/driver.js'
-import { LeaseBroker, type Lease, type LeaseBrokerOptions } from '../../lib/mysql/lease.js'
+import { LeaseBroker, type Lease, type LeaseBrokerOptions } from '../../lib/mysql/lease/lease.js'
 import type { Clock, Timer } from '../../lib/transaction/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 

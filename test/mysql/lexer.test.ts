@@ -1,6 +1,6 @@
 /** Where tokens end, as far as the server at hand cannot be asked: other servers, hostile lengths. */
-import { type Dialect, lex } from '../../lib/mysql/lexer.js'
-import { statementFacts } from '../../lib/mysql/statement.js'
+import { type Dialect, lex } from '../../lib/mysql/statement/lexer.js'
+import { statementFacts } from '../../lib/mysql/statement/facts.js'
 
 const MARIADB: Dialect = { mariadb: true, version: 101_119, ansiQuotes: false, backslashEscapes: true }
 const MYSQL: Dialect = { ...MARIADB, mariadb: false, version: 80_036 }

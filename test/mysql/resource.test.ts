@@ -5,7 +5,7 @@
 import mysql, { type Pool, type RowDataPacket } from 'mysql2/promise'
 import { type SessionTx, sessionTx, type SessionTxOptions, type Tx } from '../../lib/index.js'
 import type { Environment } from '../../lib/transaction/clock.js'
-import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-table.js'
+import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-record/commit-table.js'
 import { fakeEnvironment, promptly } from '../support/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { nothingOpen, valueOf } from '../support/observing.js'

@@ -3,10 +3,15 @@
  * in every order. The owner's statements are those that decision.ts sends, one by one.
  */
 import mysql, { type Connection } from 'mysql2'
-import { COMMIT_TABLE_DDL, decideSlot, dropForsaken, insertSlot } from '../../lib/mysql/commit-table.js'
-import { detectServer, takeOver } from '../../lib/mysql/connection-settings.js'
+import {
+  COMMIT_TABLE_DDL,
+  decideSlot,
+  dropForsaken,
+  insertSlot,
+} from '../../lib/mysql/commit-record/commit-table.js'
+import { detectServer, takeOver } from '../../lib/mysql/lease/connection-settings.js'
 import type { CoreConnection } from '../../lib/mysql/driver.js'
-import { settleOn, type Verdict, type Victim } from '../../lib/mysql/settle.js'
+import { settleOn, type Verdict, type Victim } from '../../lib/mysql/commit-record/settle.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { valueOf } from '../support/observing.js'
 import { openProxy } from '../support/proxy.js'

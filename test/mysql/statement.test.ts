@@ -1,6 +1,6 @@
 /** What the text of a statement gives away; every doubt is on the safe side. */
-import type { Dialect } from '../../lib/mysql/lexer.js'
-import { statementFacts as factsOf, type StatementFacts } from '../../lib/mysql/statement.js'
+import type { Dialect } from '../../lib/mysql/statement/lexer.js'
+import { statementFacts as factsOf, type StatementFacts } from '../../lib/mysql/statement/facts.js'
 
 const MARIADB: Dialect = { mariadb: true, version: 101_119, ansiQuotes: false, backslashEscapes: true }
 const statementFacts = (sql: string): StatementFacts => factsOf(sql, MARIADB)

@@ -5,7 +5,7 @@
 import mysql, { type Pool, type RowDataPacket } from 'mysql2/promise'
 import type { EventPayloads, SessionTxOptions } from '../../lib/index.js'
 import type { KoaContext } from '../../lib/http/koa-context.js'
-import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-table.js'
+import { COMMIT_TABLE_DDL } from '../../lib/mysql/commit-record/commit-table.js'
 import { systemEnvironment } from '../../lib/transaction/clock.js'
 import { serveTx, type TxMiddleware, type TxServed } from './app.js'
 import type { Client } from './client.js'

@@ -2,7 +2,7 @@
  * The leased connections that nobody holds, and the one timer that sends them home when they were idle for
  * too long. Knows nothing of where home is.
  */
-import type { Clock, Timer } from '../transaction/clock.js'
+import type { Clock, Timer } from '../../transaction/clock.js'
 import type { LeasedConnection } from './leased-connection.js'
 
 const IDLE_MS_MAX = 1_000

@@ -2,7 +2,7 @@
  * Those who wait for something that comes one at a time: first come, first served, each for a limited time
  * and until its signal aborts. Knows nothing of what they wait for.
  */
-import type { Clock } from '../transaction/clock.js'
+import type { Clock } from '../../transaction/clock.js'
 
 interface Waiter<T> {
   readonly resolve: (thing: T) => void

@@ -3,7 +3,7 @@
  * its transaction; elsewhere they are the pool's. Knows attempts only by what it asks of them, since the other build of
  * this package may have made them.
  */
-import { current, runAs } from '../transaction/current.js'
+import { current, runAs } from '../../transaction/current.js'
 import type { ConnectionHandle } from './connection-handle.js'
 import {
   BEHIND_AMBIENT,
@@ -11,7 +11,7 @@ import {
   type CorePool,
   corePoolOf,
   type StatementOptions,
-} from './driver.js'
+} from '../driver.js'
 import type { PromiseHandle } from './promise-handle.js'
 
 /** What is current inside a request. */

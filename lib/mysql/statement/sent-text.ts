@@ -2,7 +2,7 @@
  * The text that the server gets, as far as it can differ from the one that was given: mysql2's `query` puts names and
  * raw SQL into it before it is sent. Knows nothing of what the text says.
  */
-import type { CoreConnection, StatementOptions } from './driver.js'
+import type { CoreConnection, StatementOptions } from '../driver.js'
 
 /**
  * Values are left out where they can only be literals, so that the text stays one that is known. Not so for `??`

@@ -2,9 +2,9 @@
  * The contract between an attempt's statements and whoever must know when they are sent and answered (the joint
  * snapshot). Types only.
  */
-import type { FieldPacket } from './driver.js'
-import type { Lease } from './lease.js'
-import type { StatementFacts } from './statement.js'
+import type { FieldPacket } from '../driver.js'
+import type { Lease } from '../lease/lease.js'
+import type { StatementFacts } from './facts.js'
 
 export interface Openable {
   /** Opens the read view now; waits for no row lock. */

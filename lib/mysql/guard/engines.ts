@@ -10,9 +10,9 @@
  * one that asks for more care decides.
  */
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../transaction/clock.js'
-import type { CoreConnection } from './driver.js'
-import { rowsOf } from './round-trip.js'
+import type { Clock } from '../../transaction/clock.js'
+import type { CoreConnection } from '../driver.js'
+import { rowsOf } from '../round-trip.js'
 
 const RELOAD_AFTER_MS = 60_000
 /** A name that is no table's is not asked for again until then. */

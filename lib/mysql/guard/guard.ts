@@ -7,11 +7,11 @@
  * expects what came before to be stored and what comes after to be another transaction, and neither would be so. A
  * refused write to a table harms nothing, since it was not sent: a handler may catch that and go on.
  */
-import { SessionTxError } from '../errors.js'
-import type { CoreConnection } from './driver.js'
+import { SessionTxError } from '../../errors.js'
+import type { CoreConnection } from '../driver.js'
 import type { Engines } from './engines.js'
-import type { StatementFacts, StatementPart } from './statement.js'
-import type { TableName } from './token-cursor.js'
+import type { StatementFacts, StatementPart } from '../statement/facts.js'
+import type { TableName } from '../statement/token-cursor.js'
 
 interface GuardSetup {
   readonly engines: Engines

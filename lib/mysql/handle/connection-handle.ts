@@ -7,16 +7,16 @@
  * A handle answers in the order in which it was asked, as a connection does.
  */
 import { EventEmitter } from 'node:events'
-import { SessionTxError } from '../errors.js'
-import type { Isolation } from './connection-settings.js'
+import { SessionTxError } from '../../errors.js'
+import type { Isolation } from '../lease/connection-settings.js'
 import { controlOf, type Control, type IsolationLevel } from './control-text.js'
-import type { CorePool, StatementOptions } from './driver.js'
+import type { CorePool, StatementOptions } from '../driver.js'
 import { type AnswerCallback, HandleCommand } from './handle-command.js'
 import type { Party, Step } from './nested-transactions.js'
 import { PromiseHandle } from './promise-handle.js'
-import type { StatementMethod } from './dispatch.js'
-import type { Answer, MysqlResource } from './resource.js'
-import type { Statement } from './running-statement.js'
+import type { StatementMethod } from '../statement/dispatch.js'
+import type { Answer, MysqlResource } from '../resource.js'
+import type { Statement } from '../statement/running-statement.js'
 
 interface HandleSetup {
   readonly mysql: MysqlResource

@@ -13,9 +13,9 @@
  * changed since a transaction's read view answers its UPDATE with 1020.
  */
 import { randomBytes } from 'node:crypto'
-import { SessionTxError } from '../errors.js'
-import type { EventHub } from '../events.js'
-import type { Environment } from '../transaction/clock.js'
+import { SessionTxError } from '../../errors.js'
+import type { EventHub } from '../../events.js'
+import type { Environment } from '../../transaction/clock.js'
 import {
   COMMIT_TABLE,
   dropForsaken,
@@ -25,11 +25,11 @@ import {
   insertSlot,
   refreshSlot,
 } from './commit-table.js'
-import type { CoreConnection, CorePool } from './driver.js'
-import { classify, findDatabaseError } from './errors.js'
-import { okOf, rowsOf } from './round-trip.js'
+import type { CoreConnection, CorePool } from '../driver.js'
+import { classify, findDatabaseError } from '../errors.js'
+import { okOf, rowsOf } from '../round-trip.js'
 import { Settler, type Unsettled } from './settler.js'
-import { sideConnector } from './side-connection.js'
+import { sideConnector } from '../side-connection.js'
 
 export interface Slot {
   readonly id: string

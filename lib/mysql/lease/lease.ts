@@ -9,9 +9,9 @@
  * for one, after a second of idleness, at close(), and at once if the application chose not to wait for
  * connections.
  */
-import { isSessionTxError, SessionTxError } from '../errors.js'
-import type { Clock } from '../transaction/clock.js'
-import type { CommitRecord, Slot } from './commit-record.js'
+import { isSessionTxError, SessionTxError } from '../../errors.js'
+import type { Clock } from '../../transaction/clock.js'
+import type { CommitRecord, Slot } from '../commit-record/commit-record.js'
 import {
   detectServer,
   readIdentity,
@@ -19,14 +19,14 @@ import {
   type ServerFacts,
   type ServerProfile,
 } from './connection-settings.js'
-import type { CoreConnection, CorePool } from './driver.js'
-import { Engines } from './engines.js'
-import { classify, isAccessDenied } from './errors.js'
+import type { CoreConnection, CorePool } from '../driver.js'
+import { Engines } from '../guard/engines.js'
+import { classify, isAccessDenied } from '../errors.js'
 import { IdleLeases } from './idle-leases.js'
 import { LeasedConnection, type LeaseState } from './leased-connection.js'
 import { PoolQueue } from './pool-queue.js'
 import type { PreparedStatements } from './prepared-statements.js'
-import { killQuery } from './side-connection.js'
+import { killQuery } from '../side-connection.js'
 import { WaitingLine } from './waiting-line.js'
 
 export interface LeaseBrokerOptions {

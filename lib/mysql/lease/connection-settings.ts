@@ -2,10 +2,10 @@
  * The session settings that our transactions run under, what a server can do of them, and how a connection
  * gets them and gets its own back. Knows nothing of pools, and not what the transactions do.
  */
-import type { CoreConnection } from './driver.js'
-import type { Flavour } from './errors.js'
-import type { Dialect } from './lexer.js'
-import { okOf, rowsOf } from './round-trip.js'
+import type { CoreConnection } from '../driver.js'
+import type { Flavour } from '../errors.js'
+import type { Dialect } from '../statement/lexer.js'
+import { okOf, rowsOf } from '../round-trip.js'
 
 export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
 

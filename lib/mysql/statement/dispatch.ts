@@ -1,6 +1,6 @@
 /** Hands one statement of an attempt to mysql2. Knows nothing of what it says or what follows from its answer. */
-import type { ResultCallback, StatementOptions } from './driver.js'
-import type { Lease } from './lease.js'
+import type { ResultCallback, StatementOptions } from '../driver.js'
+import type { Lease } from '../lease/lease.js'
 
 export type StatementMethod = 'query' | 'execute'
 

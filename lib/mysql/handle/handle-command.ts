@@ -4,8 +4,8 @@
  */
 import { EventEmitter } from 'node:events'
 import { Readable } from 'node:stream'
-import type { Answer } from './resource.js'
-import type { Statement } from './running-statement.js'
+import type { Answer } from '../resource.js'
+import type { Statement } from '../statement/running-statement.js'
 
 export type AnswerCallback = (error: Error | null, result?: unknown, fields?: unknown) => void
 

@@ -3,9 +3,9 @@
  * flavour behind it does the work.
  */
 import { EventEmitter } from 'node:events'
-import type { StatementOptions } from './driver.js'
-import type { StatementMethod } from './dispatch.js'
-import type { Answer } from './resource.js'
+import type { StatementOptions } from '../driver.js'
+import type { StatementMethod } from '../statement/dispatch.js'
+import type { Answer } from '../resource.js'
 
 /** The callback flavour, as far as this one needs it. */
 interface HandleBehind extends EventEmitter {

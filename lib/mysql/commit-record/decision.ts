@@ -6,13 +6,13 @@
  * that it commits with the rest or not at all. COMMIT is sent only after it has matched: whoever has made the step to k
  * meanwhile has decided that this transaction never commits.
  */
-import { conflictError, SessionTxError } from '../errors.js'
-import type { Found } from '../transaction/resource.js'
+import { conflictError, SessionTxError } from '../../errors.js'
+import type { Found } from '../../transaction/resource.js'
 import { type CommitRecord, misconfigured, type Slot } from './commit-record.js'
 import { decideSlot } from './commit-table.js'
-import { atCommit } from './errors.js'
-import type { Lease } from './lease.js'
-import { okOf } from './round-trip.js'
+import { atCommit } from '../errors.js'
+import type { Lease } from '../lease/lease.js'
+import { okOf } from '../round-trip.js'
 
 interface DecisionSetup {
   readonly lease: Lease

@@ -6,12 +6,12 @@
  * which waits for a transaction in flight, and if the step to `seq` has not been made it is made here: the compare-and-
  * set of the transaction can then match nothing for ever. Source: the idea is that of Oracle's Transaction Guard.
  */
-import { detectServer, takeOver } from './connection-settings.js'
+import { detectServer, takeOver } from '../lease/connection-settings.js'
 import { COMMIT_TABLE, confirmSlot, decideSlot, lockSlot } from './commit-table.js'
-import type { CoreConnection } from './driver.js'
-import { classify } from './errors.js'
-import { okOf, rowsOf } from './round-trip.js'
-import { kill } from './side-connection.js'
+import type { CoreConnection } from '../driver.js'
+import { classify } from '../errors.js'
+import { okOf, rowsOf } from '../round-trip.js'
+import { kill } from '../side-connection.js'
 
 /** Transaction number `seq` of a slot. */
 export interface Claimed {

@@ -9,9 +9,9 @@
  * Under autocommit=0 the bit is set by the first statement that uses a transactional table, not by SET, DO or
  * `SELECT 1`; mysql2 shows it of OK packets only, not of result sets.
  */
-import type { EscapeReason } from '../events.js'
-import type { CoreConnection, FieldPacket, OkPacket } from './driver.js'
-import { rowsOf } from './round-trip.js'
+import type { EscapeReason } from '../../events.js'
+import type { CoreConnection, FieldPacket, OkPacket } from '../driver.js'
+import { rowsOf } from '../round-trip.js'
 
 const IN_TRANSACTION = 1
 const NOT_ROLLED_BACK = '1196'

@@ -10,9 +10,9 @@
  *   restoring   getting the application's settings back gone
  *   gone        the pool's again, or destroyed          –
  */
-import type { Slot } from './commit-record.js'
+import type { Slot } from '../commit-record/commit-record.js'
 import { giveOver, takeOver, type ServerProfile, type TakenOver } from './connection-settings.js'
-import type { CoreConnection } from './driver.js'
+import type { CoreConnection } from '../driver.js'
 import { PreparedStatements } from './prepared-statements.js'
 
 export type LeaseState = 'preparing' | 'idle' | 'used' | 'lost' | 'restoring' | 'gone'

@@ -4,7 +4,7 @@
  * would fill it for everybody. Knows nothing of what the statements do.
  */
 import { LRUCache } from 'lru-cache'
-import type { CoreConnection, PreparedText } from './driver.js'
+import type { CoreConnection, PreparedText } from '../driver.js'
 
 /** Per connection; with 100 connections it is 10 000 of the server's 16 382. */
 const STATEMENTS_MAX = 100

@@ -7,9 +7,9 @@
  * Nobody can tell "at the same time" from "inside of it, on another handle", which would wait for ever; so whoever waits
  * while the open one does nothing for `waitMs` is refused.
  */
-import { SessionTxError } from '../errors.js'
-import type { Clock, Timer } from '../transaction/clock.js'
-import type { Savepoint, Transaction } from '../transaction/transaction.js'
+import { SessionTxError } from '../../errors.js'
+import type { Clock, Timer } from '../../transaction/clock.js'
+import type { Savepoint, Transaction } from '../../transaction/transaction.js'
 import type { Control } from './control-text.js'
 
 /** A connection handle, as far as others wait for it. */

@@ -2,8 +2,8 @@
  * Settles transactions whose COMMIT was not answered: tries until their outcome is known, each on a connection of its
  * own outside the pool's limit, or until it is told to give up. One try is in settle.ts. Knows nothing of slots' owners.
  */
-import type { Environment } from '../transaction/clock.js'
-import type { CoreConnection } from './driver.js'
+import type { Environment } from '../../transaction/clock.js'
+import type { CoreConnection } from '../driver.js'
 import { type Claimed, settleOn, type Verdict, type Victim } from './settle.js'
 
 export interface Unsettled extends Claimed {

@@ -3,13 +3,13 @@
  * escaped all the same. Knows what is asked of the server for that, and when; what is judged is in guard.ts and
  * escapes.ts.
  */
-import { SessionTxError } from '../errors.js'
-import type { FieldPacket, OkPacket } from './driver.js'
+import { SessionTxError } from '../../errors.js'
+import type { FieldPacket, OkPacket } from '../driver.js'
 import type { Engines } from './engines.js'
 import { Escapes, type TellEscape } from './escapes.js'
 import { Guard } from './guard.js'
-import type { Lease } from './lease.js'
-import type { StatementFacts } from './statement.js'
+import type { Lease } from '../lease/lease.js'
+import type { StatementFacts } from '../statement/facts.js'
 
 interface SafeguardSetup {
   readonly policy: 'refuse' | 'warn'

@@ -9,8 +9,8 @@
  * next event, so that a lease is given back for nobody; the pool then keeps it and says so (`release`), and
  * we know better.
  */
-import type { ConnectionCallback, CoreConnection, CorePool } from './driver.js'
-import { markOwnUse } from './stray-queries.js'
+import type { ConnectionCallback, CoreConnection, CorePool } from '../driver.js'
+import { markOwnUse } from '../stray-queries.js'
 
 type Answer = (error: Error | null, connection: CoreConnection | undefined, fresh: boolean) => void
 
