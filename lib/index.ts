@@ -107,6 +107,7 @@ export type {
 } from './events.js'
 export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
+export { type MysqlCacheOptions, mysqlStore, type MysqlStoreOptions } from './store/mysql.js'
 export { type Resolver, resolvers } from './session/resolvers.js'
 export type { SessionMembers } from './session/session-object.js'
 export type { SessionValue } from './session/value.js'
