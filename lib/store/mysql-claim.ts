@@ -30,8 +30,8 @@ export interface ClaimSetup {
   readonly isNew: boolean
   /** The base was current when the attempt began. */
   readonly fresh: boolean
-  /** It has been held since, by the attempt's own transaction. */
-  readonly held: boolean
+  /** It is what the attempt's transaction sees, too: read in its view, or held by it. */
+  readonly fits: boolean
   readonly statements: SessionStatements
   readonly transaction: AttemptTransaction
   /** What the database says; as an error of ours if it is one of set-up. */
@@ -84,9 +84,9 @@ export class MysqlClaim implements Claim {
    * were seen since, which it must fit.
    */
   get #unchecked(): readonly Part[] {
-    const { fresh, held, transaction } = this.#setup
+    const { fresh, fits, transaction } = this.#setup
     const { seen, current, writes } = this.#write
-    if (held || (fresh && !transaction.isJoint())) return []
+    if (fits || (fresh && !transaction.isJoint())) return []
     return [...seen].filter(part => !current.has(part) && (part === NAMES || !writes.has(part)))
   }
 
@@ -242,7 +242,7 @@ export class MysqlClaim implements Claim {
       entry.die()
       if (this.#removed) ended()
     } else if (isNew || replaces || writes.size > 0) {
-      if (!entry.dead) entry.variables.install(this.#installs, replaces)
+      entry.commit(this.#installs, replaces)
       if (isNew) created()
       touched()
     }

@@ -88,22 +88,56 @@ export class MysqlEntry {
   /** How many times it is fetched again before it is trusted: it was old when it was used. */
   distrust = 0
 
+  /** When this process heard of each variable last, also of one that went; on a clock that only counts. */
+  readonly #heard = new Map<string, number>()
+  #moment = 0
+
   constructor(now: number) {
     this.createdAt = now
     this.touchedAt = now
+  }
+
+  /** Nothing is known of it yet. */
+  get isBlank(): boolean {
+    return this.variables.latest.version === 0
   }
 
   stampOf(name: string): string | undefined {
     return (this.variables.latest.get(name) as MysqlVariable | undefined)?.stamp
   }
 
-  /** Everything that is stored now, except values of variables that have not changed. */
-  absorb(rows: readonly FetchedRow[], changed: ReadonlyMap<string, MysqlVariable>): void {
+  /** Taken before something is asked that will be absorbed. */
+  ask(): number {
+    return ++this.#moment
+  }
+
+  /** A commit of this process. */
+  commit(news: ReadonlyMap<string, MysqlVariable | undefined>, whole: boolean): void {
+    if (this.dead) return
+    const moment = this.ask()
+    for (const name of news.keys()) this.#heard.set(name, moment)
+    this.variables.install(news, whole)
+  }
+
+  /**
+   * Everything that was stored at some moment after `askedAt`; values of variables whose stamp is known are left out.
+   * What was heard of since is newer, perhaps.
+   * @returns false if there was such a variable: then what the entry has now is of several moments
+   */
+  absorb(rows: readonly FetchedRow[], changed: ReadonlyMap<string, MysqlVariable>, askedAt: number): boolean {
     const news = new Map<string, MysqlVariable | undefined>(changed)
     const names = new Set(rows.map(({ variable }) => variableOf(variable)))
     for (const name of this.variables.latest.names()) if (!names.has(name)) news.set(name, undefined)
+    let isComplete = true
+    for (const [name, moment] of this.#heard) {
+      if (moment < askedAt) continue
+      isComplete = false
+      news.delete(name)
+    }
+    for (const name of news.keys()) this.#heard.set(name, askedAt)
     // A session without variables is stored all the same; version 0 is for one that is not.
-    if (news.size > 0 || this.variables.latest.version === 0) this.variables.install(news, false)
+    if (news.size > 0 || this.isBlank) this.variables.install(news, false)
+    return isComplete
   }
 
   die(): void {

@@ -9,7 +9,9 @@ import { EXISTENCE, type SessionStatements } from './mysql-tables.js'
 import { variableOf } from './variable-name.js'
 
 /** Milliseconds on the database's clock, so that no two servers' clocks have to agree. */
-export interface Ages {
+export interface Fetched {
+  /** The entry is what was stored at one moment; false: newer things were heard of meanwhile. */
+  readonly isComplete: boolean
   readonly createdMs: number
   readonly touchedMs: number
 }
@@ -27,34 +29,41 @@ export async function fetchInto(
   key: string,
   statements: SessionStatements,
   transaction: StoreTransaction,
-): Promise<Ages | undefined> {
-  const isEmpty = entry.variables.latest.version === 0
+): Promise<Fetched | undefined> {
+  const isEmpty = entry.isBlank
+  const askedAt = entry.ask()
   const found = await transaction.select(statements.fetch(key, isEmpty))
   const own = found.find(([variable]) => variable === EXISTENCE)
   if (own === undefined) return undefined
   const look = (outdated: readonly string[]): Promise<TextRows> =>
     transaction.select(statements.look(key, outdated, ''))
-  await absorb(entry, found, isEmpty ? texts => texts.slice(TEXT) : undefined, look)
-  return { createdMs: Number(own[AGE] ?? 0) / 1000, touchedMs: Number(own[AGE + 1] ?? 0) / 1000 }
+  const isComplete = await absorb(
+    entry,
+    found,
+    isEmpty ? texts => texts.slice(TEXT) : undefined,
+    look,
+    askedAt,
+  )
+  return { isComplete, createdMs: Number(own[AGE] ?? 0) / 1000, touchedMs: Number(own[AGE + 1] ?? 0) / 1000 }
 }
 
 /**
  * The same, and the session stands still until the transaction ends: everybody who writes to it locks its own row first.
  * Opens no read view.
- * @returns false if there is no such session
+ * @returns undefined if there is no such session
  */
 export async function holdInto(
   entry: MysqlEntry,
   key: string,
   statements: SessionStatements,
   transaction: StoreTransaction,
-): Promise<boolean> {
+): Promise<Pick<Fetched, 'isComplete'> | undefined> {
+  const askedAt = entry.ask()
   const found = await transaction.selectLocked(statements.stamps(key, 'all', ' FOR UPDATE'))
-  if (!found.some(([variable]) => variable === EXISTENCE)) return false
+  if (!found.some(([variable]) => variable === EXISTENCE)) return undefined
   const look = (outdated: readonly string[]): Promise<TextRows> =>
     transaction.selectLocked(statements.look(key, outdated, ' FOR UPDATE'))
-  await absorb(entry, found, undefined, look)
-  return true
+  return { isComplete: await absorb(entry, found, undefined, look, askedAt) }
 }
 
 /** @param textIn where format and value stand in a row, if they do; else those that differ are looked for */
@@ -63,7 +72,8 @@ async function absorb(
   found: TextRows,
   textIn: ((texts: TextRows[number]) => TextRows[number]) | undefined,
   look: (outdated: readonly string[]) => Promise<TextRows>,
-): Promise<void> {
+  askedAt: number,
+): Promise<boolean> {
   const rows: FetchedRow[] = []
   const changed = new Map<string, MysqlVariable>()
   const outdated: string[] = []
@@ -82,7 +92,7 @@ async function absorb(
       changed.set(variableOf(row.variable), variableIn(row, texts.slice(AGE)))
     }
   }
-  entry.absorb(rows, changed)
+  return entry.absorb(rows, changed, askedAt)
 }
 
 /** Newest committed states of these variables, locked until the transaction ends. */

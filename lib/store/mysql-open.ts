@@ -19,12 +19,15 @@ interface OpenSetup extends Pick<ClaimSetup, 'statements' | 'explained' | 'creat
   /** `fetched` for this attempt: what it shows now was current a moment ago. `held`: it is until the attempt ends. */
   readonly known: 'cached' | 'fetched' | 'held'
   readonly touch: () => boolean
-  readonly refresh: (transaction: StoreTransaction) => Promise<void>
+  /** True if the entry is now what the transaction sees. */
+  readonly refresh: (transaction: StoreTransaction) => Promise<boolean>
 }
 
 export class MysqlSession implements OpenSession {
   readonly #setup: OpenSetup
   #fresh: SessionSnapshot | undefined
+  /** It shows what the attempt's own view shows. */
+  #viewed = false
 
   constructor(setup: OpenSetup) {
     this.#setup = setup
@@ -51,8 +54,9 @@ export class MysqlSession implements OpenSession {
   }
 
   async refresh(transaction: StoreTransaction): Promise<void> {
-    await this.#setup.refresh(transaction)
+    if (!(await this.#setup.refresh(transaction))) return
     this.#fresh = this.snapshot()
+    this.#viewed = true
   }
 
   touch(): boolean {
@@ -63,8 +67,8 @@ export class MysqlSession implements OpenSession {
     if (transaction === undefined)
       throw new TypeError('mysqlStore commits in the transaction of the attempt only')
     const fresh = write.base === this.#fresh
-    const held = fresh && this.#setup.known === 'held'
-    return new MysqlClaim({ ...this.#setup, transaction, fresh, held }, write)
+    const fits = fresh && (this.#viewed || this.#setup.known === 'held')
+    return new MysqlClaim({ ...this.#setup, transaction, fresh, fits }, write)
   }
 
   /** Nothing is held for it; it stays what it is, also when the cache drops it. */

@@ -18,7 +18,7 @@ import type {
 } from '../session/store.js'
 import { setUpError } from '../mysql/set-up-error.js'
 import { MysqlEntry } from './mysql-entry.js'
-import { type Ages, fetchInto, holdInto } from './mysql-fetch.js'
+import { type Fetched, fetchInto, holdInto } from './mysql-fetch.js'
 import { MysqlSession } from './mysql-open.js'
 import { isTableName, SESSIONS_TABLE, SessionStatements } from './mysql-tables.js'
 import { MysqlTimes } from './mysql-times.js'
@@ -138,9 +138,17 @@ class MysqlStore implements SessionStore {
     if (!KEY_FORM.test(key)) throw new TypeError('not a key of a session')
     const entry = this.#cache?.get(key)
     if (turn !== undefined) return this.#hold(key, entry, turn)
-    if (entry === undefined || entry.dead) return this.#fetch(key, new MysqlEntry(this.#now))
-    if (fresh || entry.distrust > 0 || this.#expiry(entry) !== undefined) return this.#fetch(key, entry)
+    if (entry === undefined || entry.dead) return this.#fetch(key, this.#blank(key))
+    if (fresh || entry.isBlank || entry.distrust > 0 || this.#expiry(entry) !== undefined)
+      return this.#fetch(key, entry)
     return this.#session(key, entry, 'cached')
+  }
+
+  /** Remembered before it is known, so that all who ask for it at once learn from each other, and install in it. */
+  #blank(key: string): MysqlEntry {
+    const entry = new MysqlEntry(this.#now)
+    this.#keep(key, entry)
+    return entry
   }
 
   get #now(): number {
@@ -149,25 +157,25 @@ class MysqlStore implements SessionStore {
 
   async #fetch(key: string, entry: MysqlEntry): Promise<OpenSession | undefined> {
     const askedAt = this.#now
-    const ages = await this.#read(on => fetchInto(entry, key, this.#statements, on))
-    if (ages === undefined) {
+    const isFirst = entry.isBlank
+    const fetched = await this.#read(on => fetchInto(entry, key, this.#statements, on))
+    if (fetched === undefined) {
       entry.die()
-      this.#cache?.delete(key)
+      this.#forget(key, entry)
       return undefined
     }
-    this.#age(entry, ages, askedAt)
+    this.#age(entry, fetched, askedAt, isFirst)
     const reason = this.#expiry(entry)
     if (reason !== undefined) {
-      this.#cache?.delete(key)
+      this.#forget(key, entry)
       if (!this.#expiredKnown.has(key))
         this.#started.settings.events.emit('session:expired', { session: shownKey(key), reason })
       this.#expiredKnown.set(key, true)
       return undefined
     }
     if (entry.distrust > 0) entry.distrust -= 1
-    const session = this.#session(key, entry, 'fetched')
     this.#keep(key, entry)
-    return session
+    return this.#session(key, entry, fetched.isComplete ? 'fetched' : 'cached')
   }
 
   /** For who lost before, and is first in line in this process: first come, first served between processes, too. */
@@ -177,16 +185,16 @@ class MysqlStore implements SessionStore {
     turn: AttemptTransaction,
   ): Promise<OpenSession | undefined> {
     // It has been used a moment ago, so its age is known; else it is asked for in the usual way.
-    if (cached === undefined || cached.dead || this.#expiry(cached) !== undefined)
-      return this.#fetch(key, new MysqlEntry(this.#now))
-    const on = await turn.begin()
-    if (await holdInto(cached, key, this.#statements, on)) {
-      if (cached.distrust > 0) cached.distrust -= 1
-      return this.#session(key, cached, 'held')
+    if (cached === undefined || cached.dead || cached.isBlank || this.#expiry(cached) !== undefined)
+      return this.#fetch(key, this.#blank(key))
+    const held = await holdInto(cached, key, this.#statements, await turn.begin())
+    if (held === undefined) {
+      cached.die()
+      this.#forget(key, cached)
+      return undefined
     }
-    cached.die()
-    this.#cache?.delete(key)
-    return undefined
+    if (cached.distrust > 0) cached.distrust -= 1
+    return this.#session(key, cached, held.isComplete ? 'held' : 'cached')
   }
 
   /** Answered before the COMMIT that ends it: nobody waits for that. */
@@ -204,8 +212,7 @@ class MysqlStore implements SessionStore {
   }
 
   /** An idle time that this process has not written yet is newer than the database's. */
-  #age(entry: MysqlEntry, { createdMs, touchedMs }: Ages, askedAt: number): void {
-    const isFirst = entry.variables.latest.version <= 1
+  #age(entry: MysqlEntry, { createdMs, touchedMs }: Fetched, askedAt: number, isFirst: boolean): void {
     entry.createdAt = askedAt - createdMs
     const touchedAt = askedAt - touchedMs
     entry.touchedAt = isFirst ? touchedAt : Math.max(entry.touchedAt, touchedAt)
@@ -218,6 +225,10 @@ class MysqlStore implements SessionStore {
     if (absoluteMs !== false && now - createdAt >= absoluteMs) return 'absolute'
     if (idleMs !== false && now - touchedAt >= idleMs + touchGranularityMs) return 'idle'
     return undefined
+  }
+
+  #forget(key: string, entry: MysqlEntry): void {
+    if (this.#cache?.peek(key) === entry) this.#cache.delete(key)
   }
 
   #keep(key: string, entry: MysqlEntry): void {
@@ -238,7 +249,7 @@ class MysqlStore implements SessionStore {
       explained: this.#explained,
       created: () => this.#keep(key, entry),
       ended: () => {
-        this.#cache?.delete(key)
+        this.#forget(key, entry)
         this.#started.settings.events.emit('session:destroyed', { session: shownKey(key) })
       },
       touched: () => {
@@ -247,7 +258,9 @@ class MysqlStore implements SessionStore {
       },
       touch: () => this.#touch(key, entry),
       refresh: async on => {
-        if ((await fetchInto(entry, key, this.#statements, on)) === undefined) entry.die()
+        const fetched = await fetchInto(entry, key, this.#statements, on)
+        if (fetched === undefined) entry.die()
+        return fetched?.isComplete === true
       },
     })
   }

@@ -120,7 +120,7 @@ export async function withRetries<T>(
       order = {
         attempt: order.attempt + 1,
         isLast: charged >= options.retries,
-        opensTogether: kind === 'snapshot',
+        opensTogether: kind === 'snapshot' || kind === 'stale',
         lastError: lastConflict,
         ticketKeys: ticket?.keys ?? [],
       }
