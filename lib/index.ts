@@ -11,7 +11,7 @@ import type { Tx } from './joint/tx.js'
 import { createEndpoint, type MetricsOptions } from './metrics/endpoint.js'
 import { checkRetries, checkRoute } from './option-rules.js'
 import type { SessionTxOptions } from './options.js'
-import type { SessionMembers } from './session/session-object.js'
+import type { SessionMembers } from './session/session-members.js'
 import type { Environment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 
@@ -63,7 +63,7 @@ export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environmen
   const { retries } = retry
   const setup: KoaSetup = {
     parts,
-    cookie: new SessionCookie(session.cookieName, session.cookie),
+    cookie: new SessionCookie(session.cookieName),
     keys,
     requestBytesMax: hold.requestBytesMax,
     isolation,
@@ -108,7 +108,8 @@ export type {
 export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { type Resolver, resolvers } from './session/resolvers.js'
-export type { SessionMembers } from './session/session-object.js'
+export type { SessionCookieMembers } from './session/cookie-settings.js'
+export type { RegenerateOptions, SessionCallback, SessionMembers } from './session/session-members.js'
 export type { SessionValue } from './session/value.js'
 export type {
   Claim,

@@ -7,19 +7,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import Cookies from 'cookies'
 import Keygrip from 'keygrip'
 import { LRUCache } from 'lru-cache'
+import type { SentCookie } from '../session/cookie-settings.js'
 import { isSessionId, sha256 } from '../session/identity.js'
-
-/** As the `cookies` package names them; `secure: 'auto'` follows the connection. */
-interface CookieAttributes {
-  readonly path: string
-  readonly domain: string | undefined
-  readonly httpOnly: boolean
-  readonly sameSite: 'strict' | 'lax' | 'none' | boolean
-  readonly secure: 'auto' | boolean
-  readonly maxAge: number | undefined
-  readonly partitioned: boolean | undefined
-  readonly priority: 'low' | 'medium' | 'high' | undefined
-}
 
 /** Signs and verifies; keygrip's own `index` where there is one, so that rotated keys sign anew. */
 export interface Signer {
@@ -39,15 +28,12 @@ const NONE: FoundCookie = Object.freeze({ id: undefined, signedByOldKey: false }
 
 export class SessionCookie {
   readonly #name: string
-  readonly #attributes: CookieAttributes
   /** Browsers drop such a cookie without a word unless it is `Secure`, on whatever connection. */
-  readonly #needsSecure: boolean
+  readonly #nameNeedsSecure: boolean
 
-  constructor(name: string, attributes: CookieAttributes) {
+  constructor(name: string) {
     this.#name = name
-    this.#attributes = attributes
-    const { sameSite, partitioned } = attributes
-    this.#needsSecure = /^__(?:host|secure)-/i.test(name) || sameSite === 'none' || partitioned === true
+    this.#nameNeedsSecure = /^__(?:host|secure)-/i.test(name)
   }
 
   /**
@@ -70,51 +56,57 @@ export class SessionCookie {
     res: ServerResponse,
     keys: Keygrip | undefined,
     connectionIsSecure: boolean,
-    cookie: { readonly id: string; readonly maxAge: number | undefined },
+    { id, sent }: { readonly id: string; readonly sent: SentCookie },
   ): void {
-    const isSecure = this.#isSecure(connectionIsSecure)
-    const options = {
-      ...this.#options(isSecure),
-      ...(cookie.maxAge === undefined ? {} : { maxAge: cookie.maxAge }),
-    }
-    this.#cookies(req, res, keys, isSecure).set(this.#name, cookie.id, {
-      ...options,
-      signed: keys !== undefined,
-    })
+    const { maxAge } = sent
+    // By its date: to the `cookies` package a `maxAge` of 0 is none.
+    const expires = maxAge === undefined ? undefined : (sent.expires ?? new Date(Date.now() + maxAge))
+    const options = expires === undefined ? {} : { expires }
+    this.#set(req, res, keys, connectionIsSecure, sent, id, options)
   }
 
+  /** With the attributes that it was sent with: browsers know a cookie by its path and domain, too. */
   clear(
     req: IncomingMessage,
     res: ServerResponse,
     keys: Keygrip | undefined,
     connectionIsSecure: boolean,
+    { sent }: { readonly sent: SentCookie },
   ): void {
-    const isSecure = this.#isSecure(connectionIsSecure)
-    const options = { ...this.#options(isSecure), signed: keys !== undefined }
-    this.#cookies(req, res, keys, isSecure).set(this.#name, null, options)
+    this.#set(req, res, keys, connectionIsSecure, sent, null, {})
   }
 
-  #isSecure(connectionIsSecure: boolean): boolean {
-    const { secure } = this.#attributes
-    return secure === 'auto' ? connectionIsSecure || this.#needsSecure : secure
+  #set(
+    req: IncomingMessage,
+    res: ServerResponse,
+    keys: Keygrip | undefined,
+    connectionIsSecure: boolean,
+    sent: SentCookie,
+    value: string | null,
+    options: Cookies.SetOption,
+  ): void {
+    const secure = this.#isSecure(connectionIsSecure, sent)
+    const cookies = new Cookies(req, res, keys === undefined ? { secure } : { secure, keys })
+    cookies.set(this.#name, value, { ...optionsOf(sent, secure), ...options, signed: keys !== undefined })
   }
 
-  #cookies(req: IncomingMessage, res: ServerResponse, keys: Keygrip | undefined, secure: boolean): Cookies {
-    return new Cookies(req, res, keys === undefined ? { secure } : { secure, keys })
+  #isSecure(connectionIsSecure: boolean, { secure, sameSite, partitioned }: SentCookie): boolean {
+    const isNeeded = this.#nameNeedsSecure || sameSite === 'none' || partitioned === true
+    return secure === 'auto' ? connectionIsSecure || isNeeded : secure
   }
+}
 
-  #options(secure: boolean): Cookies.SetOption {
-    const { path, domain, httpOnly, sameSite, partitioned, priority } = this.#attributes
-    return {
-      path,
-      httpOnly,
-      sameSite,
-      secure,
-      overwrite: true,
-      ...(domain === undefined ? {} : { domain }),
-      ...(partitioned === undefined ? {} : { partitioned }),
-      ...(priority === undefined ? {} : { priority }),
-    }
+function optionsOf(sent: SentCookie, secure: boolean): Cookies.SetOption {
+  const { path, domain, httpOnly, sameSite, partitioned, priority } = sent
+  return {
+    path,
+    httpOnly,
+    sameSite,
+    secure,
+    overwrite: true,
+    ...(domain === undefined ? {} : { domain }),
+    ...(partitioned === undefined ? {} : { partitioned }),
+    ...(priority === undefined ? {} : { priority }),
   }
 }
 

@@ -263,7 +263,7 @@ class KoaRequest implements JointRequest<unknown> {
     const change = attempt.cookieChange
     const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
     if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, this.#ctx.secure, change)
-    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure)
+    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure, change)
     else return
     this.#cookieSent = true
   }
