@@ -30,6 +30,17 @@ export interface SessionTxContext {
   readonly tx: Tx
 }
 
+/** What an Express request gets: `declare global { namespace Express { interface Request extends SessionTxRequest {} } }`. */
+export interface SessionTxRequest extends SessionTxContext {
+  /** The id in the cookie, or the one that it will carry. Never log it. */
+  readonly sessionID: string
+}
+
+/** `ctx.session` and `ctx.tx` of Koa's and @koa/router's own context; an application with a context of its own adds `SessionTxContext`. */
+declare module 'koa' {
+  interface DefaultContext extends SessionTxContext {}
+}
+
 export interface SessionTx extends KoaMiddleware {}
 export interface SessionTx extends Omit<Carried, 'run'> {
   run<T>(work: (tx: Tx, session: Session) => Promise<T> | T, options?: RunOptions): Promise<T>

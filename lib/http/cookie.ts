@@ -17,6 +17,13 @@ export interface Signer {
   index?(data: string, digest: string): number
 }
 
+/**
+ * A keygrip, by what is used of it. Spelled out, since our type declarations are read where there is no @types/keygrip.
+ */
+export interface KeyRing extends Signer {
+  index(data: string, digest: string): number
+}
+
 export interface FoundCookie {
   /** The id, if the request has a cookie with a well-formed one whose signature (where there are keys) is right. */
   readonly id: string | undefined
@@ -40,7 +47,7 @@ export class SessionCookie {
    * Looks, and sets nothing: the `cookies` package would answer a bad signature, or one by an old key, at once, with
    * attributes that are not ours, and whatever becomes of the attempt.
    */
-  read(req: IncomingMessage, res: ServerResponse, keys: Keygrip | undefined): FoundCookie {
+  read(req: IncomingMessage, res: ServerResponse, keys: KeyRing | undefined): FoundCookie {
     if (req.headers.cookie === undefined) return NONE
     const cookies = new Cookies(req, res)
     const id = cookies.get(this.#name, { signed: false })
@@ -54,7 +61,7 @@ export class SessionCookie {
   write(
     req: IncomingMessage,
     res: ServerResponse,
-    keys: Keygrip | undefined,
+    keys: KeyRing | undefined,
     connectionIsSecure: boolean,
     { id, sent }: { readonly id: string; readonly sent: SentCookie },
   ): void {
@@ -69,7 +76,7 @@ export class SessionCookie {
   clear(
     req: IncomingMessage,
     res: ServerResponse,
-    keys: Keygrip | undefined,
+    keys: KeyRing | undefined,
     connectionIsSecure: boolean,
     { sent }: { readonly sent: SentCookie },
   ): void {
@@ -79,14 +86,14 @@ export class SessionCookie {
   #set(
     req: IncomingMessage,
     res: ServerResponse,
-    keys: Keygrip | undefined,
+    keys: KeyRing | undefined,
     connectionIsSecure: boolean,
     sent: SentCookie,
     value: string | null,
     options: Cookies.SetOption,
   ): void {
     const secure = this.#isSecure(connectionIsSecure, sent)
-    const cookies = new Cookies(req, res, keys === undefined ? { secure } : { secure, keys })
+    const cookies = new Cookies(req, res, keys === undefined ? { secure } : { secure, keys: keys as Keygrip })
     cookies.set(this.#name, value, { ...optionsOf(sent, secure), ...options, signed: keys !== undefined })
   }
 
@@ -111,17 +118,17 @@ function optionsOf(sent: SentCookie, secure: boolean): Cookies.SetOption {
 }
 
 /** Keys as they were configured, ready for the `cookies` package: an array signs with SHA-256, a keygrip is used as it is. */
-export function keygripOf(keys: readonly string[] | Signer | undefined): Keygrip | undefined {
+export function keygripOf(keys: readonly string[] | Signer | undefined): KeyRing | undefined {
   if (keys === undefined) return undefined
   if (Array.isArray(keys)) return keys.length === 0 ? undefined : new RotatingKeys(keys as string[])
   const signer = keys as Signer
-  if (typeof signer.index === 'function') return signer as unknown as Keygrip
+  if (typeof signer.index === 'function') return signer as KeyRing
   const index = (data: string, digest: string): number => (signer.verify(data, digest) ? 0 : -1)
   return {
-    sign: (data: string) => signer.sign(data),
-    verify: (data: string, digest: string) => signer.verify(data, digest),
+    sign: data => signer.sign(data),
+    verify: (data, digest) => signer.verify(data, digest),
     index,
-  } as unknown as Keygrip
+  }
 }
 
 /** Signatures found right are remembered: a session's cookie comes with each of its requests. */
@@ -138,7 +145,7 @@ interface FoundRight {
  * Signs as keygrip does, with SHA-256. Compares by `timingSafeEqual`: keygrip hides how long its comparison takes behind
  * random bytes and two more HMACs, which makes a signature five times as expensive to check (38 µs against 7).
  */
-class RotatingKeys implements Keygrip {
+class RotatingKeys implements KeyRing {
   readonly #keys: readonly string[]
   readonly #right = new LRUCache<string, FoundRight>({ max: SIGNATURES_MAX })
 
