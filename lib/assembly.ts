@@ -14,6 +14,7 @@ import type { Stats } from './metrics/stats.js'
 import { CommitRecord } from './mysql/commit-record/commit-record.js'
 import { type CorePool, corePoolOf } from './mysql/driver.js'
 import { LeaseBroker } from './mysql/lease/lease.js'
+import { storeDatabase } from './mysql/store-database.js'
 import { watchPool } from './mysql/stray-queries.js'
 import { checkRetries } from './option-rules.js'
 import { DEFAULTS, resolveOptions, type ResolvedOptions, type SessionTxOptions } from './options.js'
@@ -63,14 +64,15 @@ export function assemble<C>(
   const events = new EventHub()
   const store = options.store ?? memoryStore()
   const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie, cookieName } = options.session
-  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs })
-  warnOfMemory(store.name, events)
-  warnOfEscapes(events)
 
   const keepsRecord =
     options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
   const database =
     options.pool === undefined ? undefined : openDatabase(options, environment, events, keepsRecord)
+  const own = database && storeDatabase(database.broker(options.isolation), options.acquireMs)
+  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs, database: own })
+  warnOfMemory(store.name, events)
+  warnOfEscapes(events)
   const tickets =
     options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
   const activity = new Activity()
@@ -108,11 +110,12 @@ export function assemble<C>(
 
   async function close(): Promise<void> {
     await activity.idle()
+    // While there are connections: a store may have something to write.
+    await store.close()
     await database?.close()
     // Known by now, or given up: what follows from it, and then its hooks.
     await doubts.idle()
     await activity.idle()
-    await store.close()
     recorder.close()
   }
   return {

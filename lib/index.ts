@@ -118,6 +118,7 @@ export type {
 } from './events.js'
 export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
+export { type MysqlCacheOptions, mysqlStore, type MysqlStoreOptions } from './store/mysql.js'
 export { type Resolver, resolvers } from './session/resolvers.js'
 export type { SessionCookieMembers } from './session/cookie-settings.js'
 export type { RegenerateOptions, SessionCallback, SessionMembers } from './session/session-members.js'

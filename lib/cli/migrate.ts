@@ -4,14 +4,18 @@
  */
 import { parseArgs } from 'node:util'
 import { type Output, UsageError } from './output.js'
-import { type Table, TABLES } from './tables.js'
+import { isTableName } from '../store/mysql-tables.js'
+import { type Table, tables } from './tables.js'
 
 export const MIGRATE_USAGE = `session-tx migrate [--print]
     prints the SQL that creates the tables; connects to nothing
 
 session-tx migrate --apply --url mysql://user:password@host:port/database
     creates those that are missing in that database; needs CREATE and SELECT there
-    without --url the environment variable MYSQL_URL is used, which other users of the machine cannot see`
+    without --url the environment variable MYSQL_URL is used, which other users of the machine cannot see
+
+    --only sessions    the tables of mysqlStore; --only commits: that of the commit record
+    --sessions name    what the option \`table\` of mysqlStore says, if it is not \`sessions\``
 
 /** What we use of a connection of mysql2/promise. */
 interface Connection {
@@ -24,15 +28,15 @@ interface Connection {
  * @throws UsageError for arguments that make no sense
  */
 export async function migrate(args: readonly string[], output: Output): Promise<number> {
-  const { apply, url } = understood(args)
+  const { apply, url, wanted } = understood(args)
   if (!apply) {
-    for (const { purpose, ddl } of TABLES) output.say(`-- ${purpose}\n${ddl};`)
+    for (const { purpose, ddl } of wanted) output.say(`-- ${purpose}\n${ddl};`)
     return 0
   }
   const connection = await connect(databaseUrl(url))
   try {
     let bad = 0
-    for (const table of TABLES) {
+    for (const table of wanted) {
       const problem = await ensure(connection, table, output)
       if (problem !== undefined) output.complain(problem)
       if (problem !== undefined) bad += 1
@@ -43,20 +47,33 @@ export async function migrate(args: readonly string[], output: Output): Promise<
   }
 }
 
-function understood(args: readonly string[]): { apply: boolean; url: string | undefined } {
+interface Wanted {
+  readonly apply: boolean
+  readonly url: string | undefined
+  readonly wanted: readonly Table[]
+}
+
+function understood(args: readonly string[]): Wanted {
   const options = {
     apply: { type: 'boolean' },
     print: { type: 'boolean' },
     url: { type: 'string' },
+    only: { type: 'string' },
+    sessions: { type: 'string' },
   } as const
-  let given: { apply?: boolean; print?: boolean; url?: string }
+  let given: { apply?: boolean; print?: boolean; url?: string; only?: string; sessions?: string }
   try {
     given = parseArgs({ args: [...args], options, strict: true }).values
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
   if (given.apply === true && given.print === true) throw new UsageError('choose one of --print and --apply')
-  return { apply: given.apply ?? false, url: given.url ?? process.env['MYSQL_URL'] }
+  const { only, sessions, url = process.env['MYSQL_URL'], apply = false } = given
+  if (sessions !== undefined && !isTableName(sessions))
+    throw new UsageError('--sessions must be a name of 1 to 58 letters, digits and _')
+  const wanted = tables(sessions).filter(({ part }) => only === undefined || part === only)
+  if (wanted.length === 0) throw new UsageError('--only must be sessions or commits')
+  return { apply, url, wanted }
 }
 
 /** Its text is never repeated: there may be a password in it. */

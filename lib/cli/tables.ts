@@ -1,8 +1,10 @@
 /** The tables that session-tx can need in the application's database, each with what it is for. Connects to nothing. */
+import { SESSIONS_TABLE, sessionTables } from '../store/mysql-tables.js'
 import { COMMIT_TABLE, COMMIT_TABLE_COLUMNS, COMMIT_TABLE_DDL } from '../mysql/commit-record/commit-table.js'
 
 export interface Table {
   readonly name: string
+  readonly part: 'commits' | 'sessions'
   /** Which option needs it. */
   readonly purpose: string
   /** Creates it if it is not there. */
@@ -11,11 +13,20 @@ export interface Table {
   readonly columns: readonly string[]
 }
 
-export const TABLES: readonly Table[] = Object.freeze([
-  {
-    name: COMMIT_TABLE,
-    purpose: "commit records, for commitRecord: 'always'",
-    ddl: COMMIT_TABLE_DDL,
-    columns: COMMIT_TABLE_COLUMNS,
-  },
-])
+/** @param sessions the `table` of mysqlStore */
+export function tables(sessions: string = SESSIONS_TABLE): readonly Table[] {
+  return [
+    {
+      name: COMMIT_TABLE,
+      part: 'commits',
+      purpose: "commit records, for commitRecord: 'always'",
+      ddl: COMMIT_TABLE_DDL,
+      columns: COMMIT_TABLE_COLUMNS,
+    },
+    ...sessionTables(sessions).map(table => ({
+      ...table,
+      part: 'sessions' as const,
+      purpose: 'sessions, for store: mysqlStore()',
+    })),
+  ]
+}

@@ -15,7 +15,7 @@ import { sessionKey, shownKey } from '../session/identity.js'
 import { SessionResource } from '../session/resource.js'
 import type { MembersSetup } from '../session/session-members.js'
 import { assignSession, type SessionObject, sessionObject } from '../session/session-object.js'
-import type { OpenSession } from '../session/store.js'
+import type { AttemptTransaction, OpenSession } from '../session/store.js'
 import { type SessionPlan, WorkingCopy } from '../session/working-copy.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import { isPending } from '../transaction/resource.js'
@@ -25,6 +25,7 @@ import { recognise } from './conflicts.js'
 import type { CookieChange, JointParts, JointRequest, RunningAttempt } from './request.js'
 import { JointSnapshot } from './snapshot.js'
 import { Tx } from './tx.js'
+import { ViewSnapshot } from './view-snapshot.js'
 
 interface AttemptSetup {
   readonly parts: JointParts
@@ -101,6 +102,8 @@ export class JointAttempt implements RunningAttempt {
   #session: SessionSide | undefined
   #mysql: MysqlResource | undefined
   #drafts: DraftScope | undefined
+  /** What a shared store had of the session before the handler ran; an error waits until somebody wants the session. */
+  #early: { readonly opened: OpenSession | undefined } | { readonly error: unknown } | undefined
 
   constructor(setup: AttemptSetup) {
     this.#setup = setup
@@ -158,12 +161,44 @@ export class JointAttempt implements RunningAttempt {
     return this.#session
   }
 
+  /**
+   * Of a shared store: looks for the session before the handler runs, since the handler's access is synchronous. Takes no
+   * time if the store remembers it.
+   */
+  findSession(): Promise<void> | undefined {
+    const { parts, request, opensTogether } = this.#setup
+    const id = parts.store.capability === 'local' ? undefined : request.sessionId()
+    if (id === undefined) return undefined
+    const found = parts.store.open(sessionKey(id), opensTogether)
+    if (!isPending(found)) {
+      this.#early = { opened: found }
+      return undefined
+    }
+    return found.then(
+      opened => {
+        this.#early = { opened }
+        if (this.transaction.state !== 'active') this.#releaseUnused()
+      },
+      (error: unknown) => {
+        this.#early = { error }
+      },
+    )
+  }
+
+  /** The handler did not want it. */
+  #releaseUnused(): void {
+    if (this.#session === undefined && this.#early !== undefined && 'opened' in this.#early)
+      this.#early.opened?.release()
+    this.#early = undefined
+  }
+
   #openSession(): SessionSide {
     const { parts, request, knewSession, deathsBefore } = this.#setup
     const id = request.sessionId()
     const key = id === undefined ? undefined : sessionKey(id)
     const knew = knewSession || (key !== undefined && parts.tombstones.has(key, deathsBefore))
     const opened = key === undefined ? undefined : this.#open(key, knew)
+    const transaction = this.#ownTransaction()
     const drafts = new DraftScope()
     this.#drafts = drafts
     const copy = new WorkingCopy({
@@ -187,6 +222,7 @@ export class JointAttempt implements RunningAttempt {
       route: request.route,
       isReserved: name => this.#isReserved(copy, name),
       ended: dead => parts.tombstones.add(dead),
+      transaction,
     })
     if (this.transaction.state === 'active' && this.transaction.conflict === undefined)
       this.transaction.enlist(resource)
@@ -206,12 +242,23 @@ export class JointAttempt implements RunningAttempt {
 
   #open(key: string, known: boolean): OpenSession | undefined {
     const { store, events } = this.#setup.parts
-    const opened = store.open(key)
-    if (opened !== undefined && isPending(opened)) {
-      throw new TypeError(`store '${store.name}' is not local; this version opens sessions synchronously`)
-    }
+    if (this.#early !== undefined && 'error' in this.#early) throw this.#early.error
+    const opened = this.#early === undefined ? store.open(key) : this.#early.opened
+    if (opened !== undefined && isPending(opened))
+      throw new TypeError(`store '${store.name}' says that it is local, and opens sessions asynchronously`)
     if (opened === undefined && !known) events.emit('session:missed', { session: shownKey(key) })
     return opened
+  }
+
+  /** For a store whose sessions are rows of the same database; MySQL takes part from then on, without a connection. */
+  #ownTransaction(): AttemptTransaction | undefined {
+    if (this.#setup.parts.store.capability !== 'same-connection') return undefined
+    const mysql = this.#mysqlSide()
+    if (mysql === undefined) return undefined
+    const { transaction } = this
+    if (transaction.state === 'active' && transaction.conflict === undefined && !transaction.has(mysql))
+      transaction.enlist(mysql)
+    return { isJoint: () => mysql.isUsed, begin: () => mysql.own() }
   }
 
   #assertWritable(): void {
@@ -228,12 +275,21 @@ export class JointAttempt implements RunningAttempt {
     const leases = broker(request.isolation)
     // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
     const torn = request.isolation !== 'read committed' && request.sessionId() !== undefined
-    const observer = new JointSnapshot({
-      copy: torn ? this.#sessionSide().copy : undefined,
-      opensTogether,
-      opensView: (schema, table) => leases.engines.opensView(schema, table),
-      lose: conflict => transaction.lose(conflict),
-    })
+    const lose = (conflict: SessionTxError): void => transaction.lose(conflict)
+    const observer =
+      parts.store.capability === 'same-connection'
+        ? new ViewSnapshot({
+            copy: () => (torn ? this.#sessionSide().copy : undefined),
+            opensTogether,
+            transaction: () => (this.#mysql ?? neverAsked()).own(),
+            lose,
+          })
+        : new JointSnapshot({
+            copy: torn ? this.#sessionSide().copy : undefined,
+            opensTogether,
+            opensView: (schema, table) => leases.engines.opensView(schema, table),
+            lose,
+          })
     this.#mysql = new MysqlResource({
       broker: leases,
       acquireMs: parts.acquireMs,
@@ -287,6 +343,11 @@ export class JointAttempt implements RunningAttempt {
 
   /** From now on drafts can be read, for rendering, but not written. */
   close(): void {
+    this.#releaseUnused()
     this.#drafts?.close(() => this.transaction.closedError())
   }
+}
+
+function neverAsked(): never {
+  throw new TypeError('a statement was sent before there was a database')
 }

@@ -105,6 +105,8 @@ class Life<T> implements RetryRequest<T> {
     let value: T | undefined
     let failure: Failure | undefined
     try {
+      const finding = attempt.findSession()
+      if (finding !== undefined) await this.interrupt.race(finding)
       if (order.ticketKeys.length > 0) await this.interrupt.race(attempt.afterWinner())
       if (order.opensTogether) await this.#inside(attempt, () => attempt.openTogether())
       value = await this.#inside(attempt, () => this.#request.work(attempt.tx, () => attempt.session))

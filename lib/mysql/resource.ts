@@ -6,47 +6,25 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
-import { attachError } from '../errors.js'
-import type { Clock } from '../transaction/clock.js'
-import type { Interrupt } from '../transaction/interrupt.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
-import type { Savepoint, Transaction } from '../transaction/transaction.js'
+import type { Savepoint } from '../transaction/transaction.js'
 import { Decision } from './commit-record/decision.js'
 import { dispatch, type StatementMethod } from './statement/dispatch.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { endStatements, inTime } from './ending.js'
-import { type Flavour, isFatal, type Moment, type Recognised } from './errors.js'
-import type { TellEscape } from './guard/escapes.js'
-import type { Lease, LeaseBroker } from './lease/lease.js'
+import { isFatal } from './errors.js'
+import type { Lease } from './lease/lease.js'
 import { NestedTransactions } from './handle/nested-transactions.js'
 import { readOnlyError } from './read-only.js'
-import { answered } from './round-trip.js'
+import type { MysqlResourceSetup } from './resource-setup.js'
+import { answered, shielded } from './round-trip.js'
 import type { Statement } from './statement/running-statement.js'
 import { RunningStatements } from './statement/running-statements.js'
 import { Safeguard } from './guard/safeguard.js'
 import { SendingOrder } from './statement/sending-order.js'
 import { sentText } from './statement/sent-text.js'
 import { type StatementFacts, statementFacts } from './statement/facts.js'
-import type { StatementObserver } from './statement/observer.js'
-
-interface MysqlResourceSetup {
-  readonly broker: LeaseBroker
-  readonly acquireMs: number
-  readonly clock: Clock
-  readonly transaction: Transaction
-  readonly interrupt: Interrupt
-  readonly observer: StatementObserver
-  readonly readOnly: boolean
-  readonly nonTransactionalTables: 'refuse' | 'warn'
-  /** An effect cannot be rolled back: the request must not run again. */
-  readonly escaped: TellEscape
-  /** Marks the present state of both sides. */
-  mark(): Promise<Savepoint>
-  /** Does something when the answer of the request is on its way; closing waits for it. */
-  later(work: () => Promise<void>): void
-  /** The one question of retryability (joint/conflicts.ts). */
-  recognise(error: unknown, flavour: Flavour, moment: Moment): Recognised | undefined
-}
+import { StoreStatements } from './store-statements.js'
 
 /** `[rows, fields]` */
 export type Answer = [unknown, FieldPacket[] | undefined]
@@ -134,12 +112,12 @@ export class MysqlResource implements OnePhaseResource {
     if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
   }
 
-  #takeLease(): Promise<Lease> {
-    this.#leasing ??= this.#lend()
+  #takeLease(observed = true): Promise<Lease> {
+    this.#leasing ??= this.#lend(observed)
     return this.#leasing
   }
 
-  async #lend(): Promise<Lease> {
+  async #lend(observed: boolean): Promise<Lease> {
     const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
     if (!transaction.has(this)) transaction.enlist(this)
     this.#over = false
@@ -153,9 +131,9 @@ export class MysqlResource implements OnePhaseResource {
     }
     this.#lease = lease
     this.#safeguard = this.#guarded(lease)
-    const opening = observer.opening(this, lease)
+    const opening = observed ? observer.opening(this, lease) : undefined
     if (opening !== undefined) await opening
-    else if (readOnly) await this.control('START TRANSACTION READ ONLY')
+    else if (readOnly && observed) await this.control('START TRANSACTION READ ONLY')
     this.#ready = lease
     return lease
   }
@@ -196,6 +174,33 @@ export class MysqlResource implements OnePhaseResource {
     this.#heard = true
     this.#safeguard?.controlled(ok)
     return ok
+  }
+
+  /** Statements have been sent, or are about to be. */
+  get isUsed(): boolean {
+    return this.#leasing !== undefined
+  }
+
+  /** For a session store that keeps its rows here: statements of its own in this transaction. */
+  async own(): Promise<StoreStatements> {
+    const lease = this.#lease ?? (await this.#takeLease(false))
+    const send = async (sql: string, writes: boolean): Promise<unknown> => {
+      if (writes) this.#writes = true
+      this.#sent += 1
+      const [result] = await this.statements.run(() => this.#sendOwn(lease, sql), this.own)
+      return result
+    }
+    return new StoreStatements({ server: lease.server, send })
+  }
+
+  async #sendOwn(lease: Lease, sql: string): Promise<Answer> {
+    try {
+      const result = await shielded(lease.connection, sql)
+      this.#heard = true
+      return [result, undefined]
+    } catch (error) {
+      throw this.#noted(error, false)
+    }
   }
 
   #send(
@@ -243,9 +248,7 @@ export class MysqlResource implements OnePhaseResource {
   /** What failed may have committed before it did. */
   async #afterHidden(noted: unknown): Promise<unknown> {
     if (this.#spoilt || this.#setup.transaction.conflict !== undefined) return noted
-    const escaped = await this.#safeguard?.failed()
-    if (escaped !== undefined) attachError(escaped, noted)
-    return escaped ?? noted
+    return this.#safeguard === undefined ? noted : this.#safeguard.failed(noted)
   }
 
   /**

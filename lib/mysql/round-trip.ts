@@ -13,6 +13,7 @@ const ANSWER_MS_MAX = 5_000
 
 interface TextField {
   string(): string | null
+  buffer(): Buffer | null
 }
 
 const SHIELD = Object.freeze({
@@ -20,6 +21,11 @@ const SHIELD = Object.freeze({
   nestTables: false,
   namedPlaceholders: false,
   typeCast: (field: TextField) => field.string(),
+})
+/** Whatever the connection's character set: what has to survive it is selected as BINARY. */
+const UTF8 = Object.freeze({
+  ...SHIELD,
+  typeCast: (field: TextField) => field.buffer()?.toString('utf8') ?? null,
 })
 
 /** Rows of texts. */
@@ -39,6 +45,13 @@ export async function okOf(connection: CoreConnection, sql: string): Promise<OkP
 export function answered(connection: CoreConnection, sql: string): Promise<OkPacket> {
   return new Promise((resolve, reject) => {
     connection.query(sql, (error, ok) => (error === null ? resolve(ok as OkPacket) : reject(error)))
+  })
+}
+
+/** Rows of texts, read as UTF-8, or an OK packet; for statements whose waiting somebody else limits. */
+export function shielded(connection: CoreConnection, sql: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    connection.query({ ...UTF8, sql }, (error, result) => (error === null ? resolve(result) : reject(error)))
   })
 }
 

@@ -44,12 +44,14 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
   const [first] = lost
   const session = shownKey(key)
   if (first === undefined) throw new TypeError('a conflict needs at least one lost part')
-  const kind = kindOf(first)
-  const names = lost.map(({ part }) => partName(part))
+  const stale = first.part !== WHOLE && lost.every(part => part.stale === true)
+  const kind = stale ? 'stale' : kindOf(first)
+  // Of a stale session only what would have been written is queued for.
+  const names = lost.filter(({ onlyRead }) => !stale || !onlyRead).map(({ part }) => partName(part))
   const winner = first.winner === undefined ? '' : ` by ${first.winner}`
   const versions = `started from version ${first.baseVersion}, found ${first.foundVersion}`
-  const subject =
-    kind === 'session' ? 'was replaced or ended' : `: ${names.map(name => `'${name}'`).join(', ')} committed`
+  const all = lost.map(({ part }) => `'${partName(part)}'`).join(', ')
+  const subject = kind === 'session' ? 'was replaced or ended' : `: ${all} committed`
   return conflictError(
     `session ${session} ${subject}${winner} meanwhile (${versions})`.replace(' :', ':'),
     {
@@ -61,6 +63,7 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
       baseVersion: first.baseVersion,
       foundVersion: first.foundVersion,
       ...(first.winner === undefined ? {} : { winner: first.winner }),
+      ...(stale ? { free: true as const } : {}),
     },
     first.cause,
   )

@@ -9,6 +9,7 @@ import { sessionKey } from './identity.js'
 import { merge, sessionConflict } from './merge.js'
 import type { Resolver } from './resolvers.js'
 import {
+  type AttemptTransaction,
   type Claim,
   type NAMES,
   type OpenSession,
@@ -33,6 +34,8 @@ export interface SessionResourceSetup {
   readonly route: () => string
   /** Hears the key of a session that this attempt ended. */
   readonly ended: (key: string) => void
+  /** The attempt's transaction in the database, for a store that commits with it. */
+  readonly transaction?: AttemptTransaction | undefined
 }
 
 const NOTHING: ReadonlySet<string | typeof NAMES> = new Set()
@@ -85,7 +88,7 @@ export class SessionResource implements TwoPhaseResource {
     const { copy, validatesReads } = this.#setup
     const plan = copy.plan()
     const current = copy.partsToValidate(validatesReads)
-    if (plan === undefined && current.size === 0) return
+    if (plan === undefined && current.size === 0 && this.#seen.size === 0) return
     if (plan !== undefined) {
       this.#assertSize(plan)
       this.#giveWay(plan)
@@ -94,28 +97,35 @@ export class SessionResource implements TwoPhaseResource {
     const { opened } = copy
     // One existing session is by far the most common case; it needs no promise unless its keys are held.
     if (opened === undefined || plan?.newId !== undefined) return this.#prepareClaims(plan, current)
-    const claim = opened.claim(this.#write(opened.key, plan, current, plan?.endsOld ?? false))
+    const write = this.#write(opened.key, plan, current, plan?.endsOld ?? false)
+    const claim = opened.claim(write, this.#setup.transaction)
     this.#claims.push(claim)
     return claim.prepare()
+  }
+
+  /** What a store that may have handed out something old has to look after. */
+  get #seen(): ReadonlySet<string | typeof NAMES> {
+    const { copy, store } = this.#setup
+    return store.capability === 'local' || copy.opened === undefined ? NOTHING : copy.partsRead
   }
 
   async #makeClaims(
     plan: SessionPlan | undefined,
     current: ReadonlySet<string | typeof NAMES>,
   ): Promise<readonly Claim[]> {
-    const { copy, store } = this.#setup
+    const { copy, store, transaction } = this.#setup
     const { opened } = copy
     const claims: Claim[] = []
     const ends = plan?.endsOld ?? false
     if (opened !== undefined && (ends || current.size > 0)) {
-      claims.push(opened.claim(this.#write(opened.key, undefined, current, ends)))
+      claims.push(opened.claim(this.#write(opened.key, undefined, current, ends), transaction))
     }
     if (plan?.newId !== undefined) {
       const key = sessionKey(plan.newId)
       const created = store.create(key)
       this.#created = isPending(created) ? await created : created
       const write = { ...this.#write(key, plan, NOTHING, false), base: this.#created.snapshot() }
-      claims.push(this.#created.claim(write))
+      claims.push(this.#created.claim({ ...write, seen: NOTHING }, transaction))
     }
     return claims
   }
@@ -133,6 +143,7 @@ export class SessionResource implements TwoPhaseResource {
       by: route(),
       writes: plan?.writes ?? new Map(),
       current,
+      seen: this.#seen,
       replaces: plan?.replaces ?? false,
       destroys,
       resolves: name => this.#setup.resolvers.has(name),

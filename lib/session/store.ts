@@ -10,27 +10,37 @@
  * Every method may be asynchronous unless its type says otherwise. `capability` says how far its commit reaches:
  *   `local`            one process; the joint commit is: hold the keys, let MySQL COMMIT decide, swap a pointer.
  *   `same-connection`  the session rows are written on the request's own connection: one InnoDB commit.
- *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish.
- * Only `local` stores exist so far.
+ *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish. (None so far.)
+ *
+ * A store that is not `local` is shared by processes, so what it has at hand may be old. It may hand that out all the
+ * same: `claim` then gets what was read as well (`seen`) and finds out, in the request's own transaction, whether it
+ * still holds. It loses if not, as `stale`.
  *
  * start     Called once by `sessionTx()` before anything else, with the settings that stores share.
  * open      The session under `key`, for one attempt, or undefined when there is none (never existed, destroyed,
- *           expired: told apart by events). Opening pins it: until `release` it is neither evicted nor expired.
+ *           expired: told apart by events). Opening pins it: until `release` it is neither evicted nor expired (by this
+ *           process). `fresh`: what is handed out must have been current after the call; asked for where the request
+ *           cannot run again.
  * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
  * close     Stops timers. Called once.
  *
  * OpenSession.snapshot     The committed state now. It stays readable, unchanged, as long as somebody refers to it.
  * OpenSession.disturbance  What changed since that snapshot, or is held by a claim at this moment (its owner is in
- *                          COMMIT: the database may show its rows already while the session does not).
+ *                          COMMIT: the database may show its rows already while the session does not). Shared stores:
+ *                          as far as this process knows; their claims find out the rest.
  * OpenSession.pause        Waits until nothing is held and lets nobody prepare until the returned function is called.
  *                          For opening session and rows at one instant: never hold it while waiting for a row lock.
+ *                          `same-connection`: waits for nothing, since session and rows commit at one instant anyway.
+ * OpenSession.refresh      `same-connection` only: makes the next snapshot what a transaction's read view shows.
  * OpenSession.ended        The session was destroyed since, as far as the store knows: its id is not sent again.
  * OpenSession.touch        Moves the idle time, outside of the conflict domain, at most once per granularity.
- * OpenSession.claim        What an attempt wants to commit. Its methods are called as resource.ts says:
+ * OpenSession.claim        What an attempt wants to commit; `same-connection` stores get the way to the attempt's own
+ *                          transaction with it, and use it in `prepare` alone. Its methods are called as resource.ts says:
  *   prepare    Hold every key written or validated, in one order for all claims; wait for claims that hold them (their
  *              owners are in COMMIT, which waits for nobody). Then compare versions with the base snapshot; where one
  *              differs, merge by `write.resolve` if it `resolves`, else throw what `write.conflict` makes.
- *   commit     Makes the writes visible, all at once. Must not fail for `local`.
+ *              `same-connection`: send the writes; they are the last statements before COMMIT.
+ *   commit     Makes the writes visible, all at once. Must not fail for `local` and `same-connection`.
  *   release    Lets the held keys go.
  *   doubt      After prepare: the database did not answer COMMIT. What is held stays held until commit and release, or
  *              rollback, but nobody waits for it any more: whoever wants it, also by pause, gets STORE_UNAVAILABLE.
@@ -85,6 +95,8 @@ export interface SessionWrite {
   readonly writes: ReadonlyMap<string, Settled | undefined>
   /** Parts that were only read but must still be current. */
   readonly current: ReadonlySet<string | typeof NAMES>
+  /** Parts that were read from `base`; empty for a `local` store, whose snapshots are never old. */
+  readonly seen: ReadonlySet<string | typeof NAMES>
   /** Conflicts with every commit since `base`. */
   readonly replaces: boolean
   /** Ends the session. Never conflicts. */
@@ -107,6 +119,8 @@ export interface LostPart {
   readonly winner: string | undefined
   /** True if the part was only read. */
   readonly onlyRead: boolean
+  /** `base` may have been old from the start: nobody need have won a race. */
+  readonly stale?: boolean
   /** What a resolver threw. */
   readonly cause?: unknown
 }
@@ -127,9 +141,45 @@ export interface OpenSession {
   pause(): MaybePromise<() => void>
   /** True if the idle time was moved. */
   touch(): boolean
-  claim(write: SessionWrite): Claim
+  /** @param transaction the attempt's own; given to `same-connection` stores */
+  claim(write: SessionWrite, transaction?: AttemptTransaction): Claim
+  refresh?(transaction: StoreTransaction): Promise<void>
   /** Unpins. Called exactly once per open or create. */
   release(): void
+}
+
+/** Rows as texts. */
+export type TextRows = readonly (readonly (string | null)[])[]
+
+/** The transaction of an attempt, which a `same-connection` store may or may not need. */
+export interface AttemptTransaction {
+  /** The application has sent statements in it: its read view may be open. */
+  isJoint(): boolean
+  /** Takes a connection, if the attempt has none. */
+  begin(): Promise<StoreTransaction>
+}
+
+/** A transaction in the application's database, as a `same-connection` store sees it. */
+export interface StoreTransaction {
+  /** A text as SQL, safe under every SQL mode and character set. */
+  literal(text: string): string
+  /** A plain SELECT: what the transaction's read view shows. */
+  select(sql: string): Promise<TextRows>
+  /** A SELECT that locks: the newest committed state, whatever the view. Never loses to the view (1020). */
+  selectLocked(sql: string): Promise<TextRows>
+  /** INSERT, UPDATE, DELETE; likewise. `matched`: also what was as wanted already. */
+  change(sql: string): Promise<{ readonly matched: number; readonly insertId: number }>
+}
+
+/** Short transactions of a `same-connection` store's own. */
+export interface StoreDatabase {
+  /** @throws STORE_UNAVAILABLE when there is no connection to be had */
+  begin(): Promise<OwnTransaction>
+}
+
+export interface OwnTransaction extends StoreTransaction {
+  commit(): Promise<void>
+  rollback(): Promise<void>
 }
 
 /** What `sessionTx()` tells its store. */
@@ -139,6 +189,8 @@ export interface StoreSettings {
   readonly idleMs: number | false
   readonly absoluteMs: number | false
   readonly touchGranularityMs: number
+  /** For `same-connection` stores; undefined if no pool was configured. */
+  readonly database?: StoreDatabase | undefined
 }
 
 export interface StoreCounts {
@@ -152,7 +204,7 @@ export interface SessionStore {
   readonly name: string
   readonly capability: 'local' | 'same-connection' | 'staged'
   start(settings: StoreSettings): void
-  open(key: string): MaybePromise<OpenSession | undefined>
+  open(key: string, fresh?: boolean): MaybePromise<OpenSession | undefined>
   create(key: string): MaybePromise<OpenSession>
   counts(): StoreCounts
   close(): MaybePromise<void>

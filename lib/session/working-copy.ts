@@ -124,7 +124,7 @@ export class WorkingCopy {
   set(name: string, value: unknown): void {
     this.#setup.assertWritable()
     this.#assertAlive()
-    this.#takeSnapshot()
+    this.takeSnapshot()
     this.#now.slots.set(name, { value, written: true })
   }
 
@@ -160,7 +160,7 @@ export class WorkingCopy {
   /** `ctx.session = { … }`. After a destroy it starts a session of its own. */
   replace(variables: Readonly<Record<string, unknown>>): void {
     this.#setup.assertWritable()
-    this.#takeSnapshot()
+    this.takeSnapshot()
     if (this.#now.fate.kind === 'destroyed') this.#now.fate = { kind: 'regenerated', id: newSessionId() }
     else this.#now.replaced = true
     this.#now.cleared = true
@@ -244,11 +244,11 @@ export class WorkingCopy {
 
   /** The snapshot, taken at its first use. */
   get base(): SessionSnapshot {
-    return this.#takeSnapshot()
+    return this.takeSnapshot()
   }
 
   /** Also by a write that reads nothing: whoever commits the variable from now on was first. */
-  #takeSnapshot(): SessionSnapshot {
+  takeSnapshot(): SessionSnapshot {
     this.#snapshot ??= this.opened?.snapshot() ?? EMPTY
     return this.#snapshot
   }
@@ -333,6 +333,11 @@ export class WorkingCopy {
   }
 
   // ── the commit ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Everything that was read from the snapshot. */
+  get partsRead(): ReadonlySet<string | typeof NAMES> {
+    return this.#reads
+  }
 
   /** Parts that were read, for `serializable`, and those that `readCurrent` named. */
   partsToValidate(everythingRead: boolean): ReadonlySet<string | typeof NAMES> {

@@ -15,7 +15,8 @@ import {
   type Settled,
   WHOLE,
 } from '../session/store.js'
-import type { SessionRecord, Version } from './memory-record.js'
+import type { SessionRecord } from './memory-record.js'
+import { disturbanceOf, UNDISTURBED, type Version } from './versioned-variables.js'
 
 interface PinSetup {
   readonly key: string
@@ -24,8 +25,6 @@ interface PinSetup {
   readonly released: () => void
   readonly ended: () => void
 }
-
-const UNDISTURBED: Disturbance = Object.freeze({ none: true, has: () => false })
 
 export class MemoryPin implements OpenSession {
   readonly #setup: PinSetup
@@ -50,18 +49,7 @@ export class MemoryPin implements OpenSession {
   disturbance(since: SessionSnapshot): Disturbance {
     const { holds, latest } = this.#setup.record
     if (since === latest && holds.idle) return UNDISTURBED
-    const changed = (since as Version).changedSince()
-    const held = new Set<SessionPart>(holds.changing())
-    const whole = changed.whole || held.has(WHOLE)
-    if (!changed.any && held.size === 0) return UNDISTURBED
-    return {
-      none: false,
-      has: part => {
-        if (whole || held.has(part)) return true
-        if (part === WHOLE) return true
-        return part === NAMES ? changed.names : changed.has(part)
-      },
-    }
+    return disturbanceOf(since as Version, holds.changing())
   }
 
   pause(): (() => void) | Promise<() => void> {

@@ -1,84 +1,9 @@
 /**
- * One session in memory: its newest state, and the way back for those who still look at an older one.
- *
- * The newest variables stand in one map. Each commit leaves behind, at the version it superseded, only what it changed
- * (the value before), and a pointer to the next version. A reader of an old version walks forward to the first commit
- * that changed the variable. Pointers lead from old to new, so a superseded version lives exactly as long as somebody
- * refers to it: the garbage collector is the packer. A commit costs what it changes, whatever the size of the session
- * (copying a map of 1 000 variables takes 80 µs; a whole attempt that commits one of them takes 4).
- * Knows nothing of attempts.
+ * One session of the memory store: its variables, who holds what of it, when it was last used. Knows nothing of attempts.
  */
 import { HoldTable } from '../session/hold.js'
-import type { SessionSnapshot, Settled, StoredVariable } from '../session/store.js'
-
-export class Version implements SessionSnapshot {
-  readonly version: number
-  readonly sizeBytes: number
-  readonly #newest: ReadonlyMap<string, StoredVariable>
-  /** Set by the commit that superseded this version. */
-  #undo: ReadonlyMap<string, StoredVariable | undefined> | undefined
-  #next: Version | undefined
-  #namesChanged = false
-  #wholeChanged = false
-
-  constructor(version: number, sizeBytes: number, newest: ReadonlyMap<string, StoredVariable>) {
-    this.version = version
-    this.sizeBytes = sizeBytes
-    this.#newest = newest
-  }
-
-  get(name: string): StoredVariable | undefined {
-    for (let at: Version = this; at.#next !== undefined; at = at.#next) {
-      if (at.#undo?.has(name) === true) return at.#undo.get(name)
-    }
-    return this.#newest.get(name)
-  }
-
-  names(): string[] {
-    const names = new Set(this.#newest.keys())
-    const seen = new Set<string>()
-    for (let at: Version = this; at.#next !== undefined; at = at.#next) {
-      for (const [name, before] of at.#undo ?? []) {
-        if (seen.has(name)) continue
-        seen.add(name)
-        if (before === undefined) names.delete(name)
-        else names.add(name)
-      }
-    }
-    return [...names]
-  }
-
-  supersede(
-    next: Version,
-    change: { undo: Map<string, StoredVariable | undefined>; names: boolean; whole: boolean },
-  ): void {
-    this.#undo = change.undo
-    this.#namesChanged = change.names
-    this.#wholeChanged = change.whole
-    this.#next = next
-  }
-
-  /** What commits changed since this version. */
-  changedSince(): {
-    readonly any: boolean
-    readonly names: boolean
-    readonly whole: boolean
-    has(name: string): boolean
-  } {
-    let names = false
-    let whole = false
-    for (let at: Version = this; at.#next !== undefined; at = at.#next) {
-      names ||= at.#namesChanged
-      whole ||= at.#wholeChanged
-    }
-    const has = (name: string): boolean => {
-      for (let at: Version = this; at.#next !== undefined; at = at.#next)
-        if (at.#undo?.has(name) === true) return true
-      return false
-    }
-    return { any: this.#next !== undefined, names, whole, has }
-  }
-}
+import type { Settled, StoredVariable } from '../session/store.js'
+import { type Version, VersionedVariables } from './versioned-variables.js'
 
 export class SessionRecord {
   readonly createdAt: number
@@ -87,43 +12,32 @@ export class SessionRecord {
   dead = false
   expiryReported = false
   readonly holds = new HoldTable()
-  readonly #variables = new Map<string, StoredVariable>()
-  latest: Version
+  readonly #variables = new VersionedVariables()
   /** Route of the last commit. */
   lastWriter: string | undefined
 
   constructor(now: number) {
     this.createdAt = now
     this.touchedAt = now
-    this.latest = new Version(0, 0, this.#variables)
   }
 
-  /** The pointer swap: everything at once, since nothing else runs meanwhile. */
+  get latest(): Version {
+    return this.#variables.latest
+  }
+
   install(writes: ReadonlyMap<string, Settled | undefined>, by: string, whole: boolean): void {
-    const superseded = this.latest
-    const version = superseded.version + 1
-    const undo = new Map<string, StoredVariable | undefined>()
-    let sizeBytes = superseded.sizeBytes
-    let names = false
-    for (const [name, settled] of writes) {
-      const before = this.#variables.get(name)
-      undo.set(name, before)
-      sizeBytes += (settled?.sizeBytes ?? 0) - (before?.sizeBytes ?? 0)
-      names ||= (before === undefined) !== (settled === undefined)
-      if (settled === undefined) this.#variables.delete(name)
-      else this.#variables.set(name, { value: settled.value, sizeBytes: settled.sizeBytes, version, by })
-    }
-    this.latest = new Version(version, sizeBytes, this.#variables)
+    const version = this.latest.version + 1
+    const stored = new Map<string, StoredVariable | undefined>()
+    for (const [name, settled] of writes)
+      stored.set(name, settled && { value: settled.value, sizeBytes: settled.sizeBytes, version, by })
+    this.#variables.install(stored, whole)
     this.lastWriter = by
-    superseded.supersede(this.latest, { undo, names, whole })
   }
 
-  /** Who still looks at it goes on seeing what it saw; nobody can commit to it any more. */
+  /** Nobody can commit to it any more. */
   die(by: string): void {
     this.dead = true
     this.lastWriter = by
-    const superseded = this.latest
-    this.latest = new Version(superseded.version + 1, superseded.sizeBytes, this.#variables)
-    superseded.supersede(this.latest, { undo: new Map(), names: true, whole: true })
+    this.#variables.end()
   }
 }

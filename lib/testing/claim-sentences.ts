@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { NAMES, WHOLE } from '../session/store.js'
-import { type Sentence, turn, watched } from './store-bench.js'
+import { type Sentence, type StoreCapabilities, turn, watched } from './store-bench.js'
 
-export function claims(sentence: Sentence): void {
+export function claims(sentence: Sentence, { local, countsCommits }: StoreCapabilities): void {
   sentence('that lost says which variables, which versions and who won, all of them at once', async bench => {
     await bench.write({ set: { a: 1, b: 1, c: 1 }, by: 'first' })
     const loser = (await bench.writer()).wants({ set: { a: 9, b: 9, c: 9 }, by: 'loser' })
@@ -17,7 +17,7 @@ export function claims(sentence: Sentence): void {
       ?.map(({ part, baseVersion, foundVersion, winner }) => [part, baseVersion, foundVersion, winner])
     assert.deepEqual(lost, [
       ['a', 1, 2, 'second'],
-      ['b', 1, 3, 'third'],
+      ['b', 1, countsCommits ? 3 : 2, 'third'],
     ])
     assert.deepEqual([await bench.read('a'), await bench.read('c')], [2, 1])
   })
@@ -113,32 +113,57 @@ export function claims(sentence: Sentence): void {
     await bench.write({ set: { a: 4, b: 4 } })
     assert.deepEqual([await bench.read('a'), await bench.read('b')], [4, 4])
   })
+
+  if (!local) staleness(sentence)
 }
 
-export function concurrency(sentence: Sentence): void {
-  sentence('to different variables do not wait for each other, and both are kept', async bench => {
+/** What a shared store handed out may have been old: its claims find out. */
+function staleness(sentence: Sentence): void {
+  sentence('finds out that what was read has changed, and says that it may have been old', async bench => {
     await bench.write({ set: { a: 1, b: 1 } })
-    const [one, two] = [await bench.writer(), await bench.writer()]
-    one.wants({ set: { a: 2 } })
-    two.wants({ set: { b: 2 } })
-    await one.claim.prepare()
-    await two.claim.prepare()
-    await two.finish()
-    await one.finish()
-    assert.deepEqual([await bench.read('a'), await bench.read('b')], [2, 2])
+    const reader = (await bench.writer()).wants({ joint: true, seen: ['a'] })
+    const other = (await bench.writer()).wants({ joint: true, seen: ['b'] })
+    await bench.write({ set: { a: 2 } })
+    await assert.rejects(reader.commit(), { code: 'CONFLICT' })
+    assert.deepEqual([reader.lost[0]?.[0]?.part, reader.lost[0]?.[0]?.stale], ['a', true])
+    await other.commit()
   })
 
-  sentence('to new variables do not wait for each other', async bench => {
-    await bench.write({ set: { a: 1 } })
-    const [one, two] = [await bench.writer(), await bench.writer()]
-    one.wants({ set: { b: 1 } })
-    two.wants({ set: { c: 1 } })
-    await one.claim.prepare()
-    await two.claim.prepare()
-    await one.finish()
-    await two.finish()
-    assert.deepEqual([await bench.read('b'), await bench.read('c')], [1, 1])
+  sentence('that writes finds out about what it only read, too', async bench => {
+    await bench.write({ set: { a: 1, b: 1 } })
+    const loser = (await bench.writer()).wants({ joint: true, set: { b: 2 }, seen: ['a', 'none'] })
+    const other = (await bench.writer()).wants({ joint: true, set: { b: 3 }, seen: ['none', 'b'] })
+    await bench.write({ set: { a: 2 } })
+    await assert.rejects(loser.commit(), { code: 'CONFLICT' })
+    await other.commit()
+    assert.equal(await bench.read('b'), 3)
   })
+
+  sentence('finds out that something is there now that was not when it was read', async bench => {
+    await bench.write({ set: { a: 1 } })
+    const reader = (await bench.writer()).wants({ joint: true, seen: ['late'] })
+    const writer = (await bench.writer()).wants({ joint: true, set: { a: 2 }, seen: ['late'] })
+    const lister = (await bench.writer()).wants({ joint: true, seen: [NAMES] })
+    await bench.write({ set: { late: 1 } })
+    await assert.rejects(reader.commit(), { code: 'CONFLICT' })
+    await assert.rejects(writer.commit(), { code: 'CONFLICT' })
+    await assert.rejects(lister.commit(), { code: 'CONFLICT' })
+    assert.equal(await bench.read('a'), 1)
+  })
+
+  sentence('finds out that the session is gone', async bench => {
+    await bench.write({ set: { a: 1 } })
+    const reader = (await bench.writer()).wants({ joint: true, seen: ['a'] })
+    await bench.write({ destroys: true })
+    await assert.rejects(reader.commit(), { code: 'CONFLICT' })
+    assert.equal(reader.lost[0]?.[0]?.part, WHOLE)
+    assert.equal(reader.open.ended, true)
+  })
+}
+
+export function concurrency(sentence: Sentence, { local, parallelClaims }: StoreCapabilities): void {
+  if (parallelClaims) parallel(sentence)
+  else inTurn(sentence)
 
   sentence('to one variable: the second waits for the first, and loses if that commits', async bench => {
     await bench.write({ set: { a: 1 } })
@@ -159,18 +184,9 @@ export function concurrency(sentence: Sentence): void {
     const second = watched(two.wants({ set: { a: 3 } }).commit())
     await turn()
     assert.equal(second.state, 'pending')
-    one.abort()
+    await one.abort()
     await second.promise
     assert.equal(await bench.read('a'), 3)
-  })
-
-  sentence('that validate the same variable do not wait for each other', async bench => {
-    await bench.write({ set: { a: 1, b: 1, c: 1 } })
-    const [one, two] = [await bench.writer(), await bench.writer()]
-    await one.wants({ set: { b: 2 }, current: ['a'] }).claim.prepare()
-    await two.wants({ set: { c: 2 }, current: ['a'] }).claim.prepare()
-    await one.finish()
-    await two.finish()
   })
 
   sentence('that each read what the other writes: one of them loses', async bench => {
@@ -201,13 +217,72 @@ export function concurrency(sentence: Sentence): void {
     assert.deepEqual([await bench.read('a'), await bench.read('b'), await bench.read('c')], [4, 4, 4])
   })
 
+  if (local) holds(sentence)
+}
+
+/** Different parts of a session at the same time. */
+function parallel(sentence: Sentence): void {
+  sentence('to different variables do not wait for each other, and both are kept', async bench => {
+    await bench.write({ set: { a: 1, b: 1 } })
+    const [one, two] = [await bench.writer(), await bench.writer()]
+    one.wants({ set: { a: 2 } })
+    two.wants({ set: { b: 2 } })
+    await one.claim.prepare()
+    await two.claim.prepare()
+    await two.finish()
+    await one.finish()
+    assert.deepEqual([await bench.read('a'), await bench.read('b')], [2, 2])
+  })
+
+  sentence('to new variables do not wait for each other', async bench => {
+    await bench.write({ set: { a: 1 } })
+    const [one, two] = [await bench.writer(), await bench.writer()]
+    one.wants({ set: { b: 1 } })
+    two.wants({ set: { c: 1 } })
+    await one.claim.prepare()
+    await two.claim.prepare()
+    await one.finish()
+    await two.finish()
+    assert.deepEqual([await bench.read('b'), await bench.read('c')], [1, 1])
+  })
+
+  sentence('that validate the same variable do not wait for each other', async bench => {
+    await bench.write({ set: { a: 1, b: 1, c: 1 } })
+    const [one, two] = [await bench.writer(), await bench.writer()]
+    await one.wants({ set: { b: 2 }, current: ['a'] }).claim.prepare()
+    await two.wants({ set: { c: 2 }, current: ['a'] }).claim.prepare()
+    await one.finish()
+    await two.finish()
+  })
+}
+
+function inTurn(sentence: Sentence): void {
+  for (const [text, first, second] of [
+    ['different variables', { a: 2 }, { b: 2 }],
+    ['new variables', { c: 2 }, { d: 2 }],
+  ] as const) {
+    sentence(`to ${text} wait for each other, and both are kept`, async bench => {
+      await bench.write({ set: { a: 1, b: 1 } })
+      const [one, two] = [await bench.writer(), await bench.writer()]
+      await one.wants({ set: first }).claim.prepare()
+      const later = watched(two.wants({ set: second }).commit())
+      await one.finish()
+      await later.promise
+      for (const [name, value] of Object.entries({ ...first, ...second }))
+        assert.equal(await bench.read(name), value)
+    })
+  }
+}
+
+/** What is held inside of this process. */
+function holds(sentence: Sentence): void {
   sentence('that wait give up their place when rolled back', async bench => {
     await bench.write({ set: { a: 1 } })
     const [one, two] = [await bench.writer(), await bench.writer()]
     await one.wants({ set: { a: 2 } }).claim.prepare()
     void watched(Promise.resolve(two.wants({ set: { a: 3 } }).claim.prepare()))
     await turn()
-    two.abort()
+    void two.abort()
     await one.finish()
     await bench.write({ set: { a: 4 } })
     assert.equal(await bench.read('a'), 4)
@@ -221,7 +296,7 @@ export function concurrency(sentence: Sentence): void {
     await turn()
     await one.claim.commit()
     one.claim.release()
-    two.abort()
+    void two.abort()
     one.open.release()
     await turn()
     const third = await bench.writer()
@@ -281,7 +356,7 @@ export function concurrency(sentence: Sentence): void {
     const one = await bench.writer()
     await one.wants({ set: { a: 2 } }).claim.prepare()
     one.claim.doubt()
-    one.abort()
+    await one.abort()
     assert.equal(await bench.read('a'), 1)
     await bench.write({ set: { a: 3 } })
     assert.equal(await bench.read('a'), 3)

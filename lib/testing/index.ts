@@ -7,5 +7,5 @@ export {
   type ResourceUnderTest,
   resourceContract,
 } from './resource-contract.js'
-export type { StoreCapabilities, StoreFactory } from './store-bench.js'
+export type { StoreCapabilities, StoreFactory, StoreUnderTest } from './store-bench.js'
 export { storeContract } from './store-contract.js'

@@ -5,13 +5,16 @@
 import { sessionConflict } from '../session/merge.js'
 import { settleValue } from '../session/settling.js'
 import type {
+  AttemptTransaction,
   Claim,
   LostPart,
   NAMES,
   OpenSession,
+  OwnTransaction,
   SessionSnapshot,
   SessionStore,
   SessionWrite,
+  StoreDatabase,
   Settled,
 } from '../session/store.js'
 
@@ -21,10 +24,20 @@ export interface Wish {
   /** New values; undefined removes the variable. */
   readonly set?: Readonly<Record<string, unknown>>
   readonly current?: readonly (string | typeof NAMES)[]
+  /** What was read from the base. */
+  readonly seen?: readonly (string | typeof NAMES)[]
+  /** Rows were seen in the transaction, too. */
+  readonly joint?: boolean
   readonly replaces?: boolean
   readonly destroys?: boolean
   readonly by?: string
   readonly merge?: Readonly<Record<string, Merge>>
+}
+
+interface WriterSource {
+  readonly store: SessionStore
+  /** Where its sessions are rows, and the transactions of attempts begin. */
+  readonly database?: StoreDatabase | undefined
 }
 
 /** One attempt of the suite. */
@@ -33,28 +46,39 @@ export class Writer {
   readonly base: SessionSnapshot
   /** What the store said was lost, each time that it said so. */
   readonly lost: (readonly LostPart[])[] = []
-  readonly #store: SessionStore
+  readonly #from: WriterSource
+  readonly #transaction: AttemptTransaction | undefined
+  #begun: OwnTransaction | undefined
+  #isJoint = false
   #claim: Claim | undefined
 
-  private constructor(store: SessionStore, open: OpenSession) {
-    this.#store = store
+  private constructor(from: WriterSource, open: OpenSession) {
+    this.#from = from
     this.open = open
     this.base = open.snapshot()
+    const { database } = from
+    if (database === undefined) return
+    const begin = async (): Promise<OwnTransaction> => {
+      this.#begun ??= await database.begin()
+      return this.#begun
+    }
+    this.#transaction = { isJoint: () => this.#isJoint, begin }
   }
 
-  static async of(store: SessionStore, key: string): Promise<Writer> {
-    const open = await store.open(key)
+  static async of(from: WriterSource, key: string): Promise<Writer> {
+    const open = await from.store.open(key)
     if (open === undefined) throw new Error(`the store does not know ${key}`)
-    return new Writer(store, open)
+    return new Writer(from, open)
   }
 
-  static async creating(store: SessionStore, key: string): Promise<Writer> {
-    return new Writer(store, await store.create(key))
+  static async creating(from: WriterSource, key: string): Promise<Writer> {
+    return new Writer(from, await from.store.create(key))
   }
 
   /** Makes the claim; nothing is held yet. */
   wants(wish: Wish): this {
-    this.#claim = this.open.claim(this.#write(wish))
+    this.#isJoint = wish.joint ?? false
+    this.#claim = this.open.claim(this.#write(wish), this.#transaction)
     return this
   }
 
@@ -68,8 +92,7 @@ export class Writer {
     try {
       await this.claim.prepare()
     } catch (error) {
-      this.claim.rollback()
-      this.open.release()
+      await this.abort()
       throw error
     }
     await this.finish()
@@ -77,14 +100,17 @@ export class Writer {
 
   /** What follows once it is prepared. */
   async finish(): Promise<void> {
+    await this.#begun?.commit()
     await this.claim.commit()
     this.claim.release()
     this.open.release()
   }
 
-  abort(): void {
+  /** Without a database everything has happened when it returns. */
+  async abort(): Promise<void> {
     this.#claim?.rollback()
     this.open.release()
+    await this.#begun?.rollback()
   }
 
   #write({
@@ -92,6 +118,7 @@ export class Writer {
     current = [],
     replaces = false,
     destroys = false,
+    seen = [],
     by = 'a writer',
     merge = {},
   }: Wish): SessionWrite {
@@ -101,13 +128,14 @@ export class Writer {
       by,
       writes,
       current: new Set(current),
+      seen: new Set(seen),
       replaces,
       destroys,
       resolves: name => Object.hasOwn(merge, name),
       resolve: (name, found, mine) => settled(name, merge[name]?.(found?.value, mine?.value)),
       conflict: lost => {
         this.lost.push(lost)
-        return sessionConflict(this.#store.name, this.open.key, lost)
+        return sessionConflict(this.#from.store.name, this.open.key, lost)
       },
     }
   }

@@ -3,13 +3,21 @@
  * sentences of the store contract work with. Knows no back-end.
  */
 import { type EventName, EventHub } from '../events.js'
-import type { OpenSession, SessionStore, StoreSettings } from '../session/store.js'
+import type { OpenSession, SessionStore, StoreDatabase, StoreSettings } from '../session/store.js'
 import type { MaybePromise } from '../transaction/resource.js'
 import { ManualClock } from './manual-clock.js'
 import { type Wish, Writer } from './session-writer.js'
 
-/** Makes a store that is not started yet, empty or at least without sessions of other tests' keys. */
-export type StoreFactory = () => MaybePromise<SessionStore>
+/**
+ * Makes a store that is not started yet, empty or at least without sessions of other tests' keys; for a
+ * `same-connection` store with the database that it is started with.
+ */
+export type StoreFactory = () => MaybePromise<SessionStore | StoreUnderTest>
+
+export interface StoreUnderTest {
+  readonly store: SessionStore
+  readonly database?: StoreDatabase
+}
 
 /** Which sentences apply; each capability has a positive and a negative one. */
 export interface StoreCapabilities {
@@ -17,14 +25,17 @@ export interface StoreCapabilities {
   readonly local: boolean
   /** Expiry follows the clock of `start`; false for a back-end that has a clock of its own. */
   readonly injectedClock: boolean
+  /** A variable's version is the number of the session's commit that wrote it; false: each counts its own. */
+  readonly countsCommits: boolean
+  /** Claims to different variables are prepared at the same time; false: one waits until the other is over. */
+  readonly parallelClaims: boolean
 }
 
 export const GRANULARITY_MS = 1_000
 export const IDLE_MS = 60_000
 
 /** A started store, and what the suite needs around it. */
-export interface Bench {
-  readonly store: SessionStore
+export interface Bench extends StoreUnderTest {
   readonly clock: ManualClock
   readonly seen: { readonly name: EventName; readonly payload: unknown }[]
   readonly key: string
@@ -45,14 +56,21 @@ export type Sentence = (
 const WATCHED: readonly EventName[] = ['session:destroyed', 'session:expired', 'session:evicted']
 
 let keys = 0
+/** Tables outlive a run, and other runs may use them. */
+const RUN = Math.random().toString(36).slice(2, 10)
 
-export async function benchOf(store: SessionStore, given: Partial<StoreSettings>): Promise<Bench> {
+export async function benchOf(
+  made: SessionStore | StoreUnderTest,
+  given: Partial<StoreSettings>,
+): Promise<Bench> {
+  const from: StoreUnderTest = 'store' in made ? made : { store: made }
+  const { store, database } = from
   const clock = new ManualClock()
   const events = new EventHub()
   const seen: { name: EventName; payload: unknown }[] = []
   for (const name of WATCHED) events.on(name, payload => seen.push({ name, payload }))
-  store.start({ ...settingsOf(clock, events), ...given })
-  const key = `session-${++keys}`
+  store.start({ ...settingsOf(clock, events), database, ...given })
+  const key = `session-${RUN}-${++keys}`
   let exists = false
   const look: Bench['look'] = async at => {
     const open = await store.open(key)
@@ -64,14 +82,14 @@ export async function benchOf(store: SessionStore, given: Partial<StoreSettings>
     }
   }
   return {
-    store,
+    ...from,
     clock,
     seen,
     key,
     look,
-    writer: () => Writer.of(store, key),
+    writer: () => Writer.of(from, key),
     write: async wish => {
-      const writer = exists ? await Writer.of(store, key) : await Writer.creating(store, key)
+      const writer = exists ? await Writer.of(from, key) : await Writer.creating(from, key)
       exists = true
       await writer.wants(wish).commit()
     },

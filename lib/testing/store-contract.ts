@@ -16,7 +16,12 @@ import { disturbances, existence, snapshots, time } from './store-sentences.js'
  *
  * @example
  * import { storeContract } from 'session-tx/testing'
- * storeContract('memoryStore', () => memoryStore(), { local: true, injectedClock: true })
+ * storeContract('memoryStore', () => memoryStore(), {
+ *   local: true,
+ *   injectedClock: true,
+ *   countsCommits: true,
+ *   parallelClaims: true,
+ * })
  * // The store under test is then what sessionTx takes: app.use(sessionTx({ store: memoryStore() }))
  */
 export function storeContract(name: string, factory: StoreFactory, capabilities: StoreCapabilities): void {
@@ -40,9 +45,9 @@ export function storeContract(name: string, factory: StoreFactory, capabilities:
   describe(`${name} keeps the contract of a session store`, () => {
     describe('a session', () => existence(sentence, factory, capabilities))
     describe('a snapshot', () => snapshots(sentence))
-    describe('what disturbs it', () => disturbances(sentence))
-    describe('a claim', () => claims(sentence))
-    describe('claims at the same time', () => concurrency(sentence))
+    describe('what disturbs it', () => disturbances(sentence, capabilities))
+    describe('a claim', () => claims(sentence, capabilities))
+    describe('claims at the same time', () => concurrency(sentence, capabilities))
     describe('time', () => time(sentence, capabilities))
   })
 }

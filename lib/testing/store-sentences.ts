@@ -23,8 +23,9 @@ export function existence(sentence: Sentence, factory: StoreFactory, { local }: 
     assert.equal(await store.open(key), undefined)
   })
 
-  sentence('is stored by the commit of its claim, not by being created', async ({ store, key }) => {
-    const writer = (await Writer.creating(store, key)).wants({ set: { a: 1 } })
+  sentence('is stored by the commit of its claim, not by being created', async bench => {
+    const { store, key } = bench
+    const writer = (await Writer.creating(bench, key)).wants({ set: { a: 1 } })
     assert.equal(writer.base.version, 0)
     await writer.claim.prepare()
     await writer.finish()
@@ -33,10 +34,11 @@ export function existence(sentence: Sentence, factory: StoreFactory, { local }: 
     open?.release()
   })
 
-  sentence('is not stored by a claim that was rolled back', async ({ store, key }) => {
-    const writer = (await Writer.creating(store, key)).wants({ set: { a: 1 } })
+  sentence('is not stored by a claim that was rolled back', async bench => {
+    const { store, key } = bench
+    const writer = (await Writer.creating(bench, key)).wants({ set: { a: 1 } })
     await writer.claim.prepare()
-    writer.abort()
+    await writer.abort()
     assert.equal(await store.open(key), undefined)
   })
 
@@ -111,12 +113,13 @@ export function existence(sentence: Sentence, factory: StoreFactory, { local }: 
   })
 
   if (!local) return
-  sentence('is opened, claimed and committed without waiting for anything', async ({ store, key, write }) => {
-    await write({ set: { a: 1 } })
+  sentence('is opened, claimed and committed without waiting for anything', async bench => {
+    const { store, key } = bench
+    await bench.write({ set: { a: 1 } })
     const open = store.open(key)
     assert.ok(open !== undefined && !('then' in open))
     open.release()
-    const writer = (await Writer.of(store, key)).wants({ set: { a: 2 } })
+    const writer = (await Writer.of(bench, key)).wants({ set: { a: 2 } })
     assert.equal(writer.claim.prepare(), undefined)
     assert.equal(writer.claim.commit(), undefined)
     writer.claim.release()
@@ -181,7 +184,7 @@ export function snapshots(sentence: Sentence): void {
   })
 }
 
-export function disturbances(sentence: Sentence): void {
+export function disturbances(sentence: Sentence, { local }: StoreCapabilities): void {
   sentence('is nothing as long as nobody commits', async ({ write, look }) => {
     await write({ set: { a: 1 } })
     const found = await look(session => session.disturbance(session.snapshot()))
@@ -224,6 +227,7 @@ export function disturbances(sentence: Sentence): void {
     })
   }
 
+  if (!local) return
   sentence('is also what a prepared claim holds, until it is rolled back', async ({ write, writer }) => {
     await write({ set: { a: 1, b: 1 } })
     const reader = await writer()
@@ -231,7 +235,7 @@ export function disturbances(sentence: Sentence): void {
     await held.claim.prepare()
     const found = reader.open.disturbance(reader.base)
     assert.deepEqual([found.none, found.has('a'), found.has('b')], [false, true, false])
-    held.abort()
+    await held.abort()
     assert.equal(reader.open.disturbance(reader.base).none, true)
     reader.open.release()
   })

@@ -1,5 +1,5 @@
 /** `session-tx migrate`: what it prints, what it creates, what it refuses, and with which exit code. */
-import { TABLES } from '../../lib/cli/tables.js'
+import { tables as tablesOf } from '../../lib/cli/tables.js'
 import { sessionTxCommand } from '../../lib/cli/session-tx.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { valueOf } from '../support/observing.js'
@@ -22,20 +22,31 @@ async function run(...args: readonly string[]): Promise<{ code: number; said: st
 }
 
 const tables = (): Promise<unknown> =>
-  valueOf(db, 'SELECT GROUP_CONCAT(TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?', [
-    db.name,
-  ])
+  valueOf(
+    db,
+    'SELECT GROUP_CONCAT(TABLE_NAME ORDER BY TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?',
+    [db.name],
+  )
+
+const ALL = 'sessions,sessions_times,sessiontx_commits'
 
 describe('printing', () => {
   test.each([[[]], [['--print']]])('%p prints SQL that creates every table, and nothing else', async args => {
     const { code, said, complained } = await run('migrate', ...args)
     expect([code, complained]).toEqual([0, ''])
-    for (const { ddl, purpose } of TABLES) {
+    for (const { ddl, purpose } of tablesOf()) {
       expect(said).toContain(`-- ${purpose}\n`)
       expect(said).toContain(`${ddl};`)
     }
     for (const statement of said.split(';').filter(text => text.trim() !== '')) await db.pool.query(statement)
-    expect(await tables()).toBe('sessiontx_commits')
+    expect(await tables()).toBe(ALL)
+  })
+
+  test('--only and --sessions choose tables and their names', async () => {
+    const { said } = await run('migrate', '--only', 'sessions', '--sessions', 'web_logins')
+    expect(said.match(/EXISTS `\w+`/g)).toEqual(['EXISTS `web_logins`', 'EXISTS `web_logins_times`'])
+    const commits = await run('migrate', '--only', 'commits')
+    expect(commits.said.match(/CREATE TABLE/g)).toHaveLength(1)
   })
 })
 
@@ -44,17 +55,16 @@ describe('applying', () => {
     const first = await run('migrate', '--apply', '--url', db.url)
     expect(first).toEqual({
       code: 0,
-      said: "created sessiontx_commits (commit records, for commitRecord: 'always')",
+      said:
+        "created sessiontx_commits (commit records, for commitRecord: 'always')\n" +
+        'created sessions (sessions, for store: mysqlStore())\n' +
+        'created sessions_times (sessions, for store: mysqlStore())',
       complained: '',
     })
-    expect(await tables()).toBe('sessiontx_commits')
+    expect(await tables()).toBe(ALL)
     await db.pool.query("INSERT INTO sessiontx_commits VALUES ('kept', 1, 'x', 'C', NOW())")
     const second = await run('migrate', '--apply', '--url', db.url)
-    expect(second).toEqual({
-      code: 0,
-      said: 'sessiontx_commits is there already; nothing was changed',
-      complained: '',
-    })
+    expect(second.said.match(/is there already; nothing was changed/g)).toHaveLength(3)
     expect(await valueOf(db, `SELECT slot FROM ${db.name}.sessiontx_commits`)).toBe('kept')
   })
 
@@ -66,7 +76,7 @@ describe('applying', () => {
     } finally {
       process.env['MYSQL_URL'] = before
     }
-    expect(await tables()).toBe('sessiontx_commits')
+    expect(await tables()).toBe(ALL)
   })
 
   test.each([
@@ -78,7 +88,7 @@ describe('applying', () => {
     ],
   ])('a table of that name with %s is left alone and complained of', async (_, definition, complaint) => {
     await db.pool.query(`CREATE TABLE sessiontx_commits ${definition}`)
-    const { code, said, complained } = await run('migrate', '--apply', '--url', db.url)
+    const { code, said, complained } = await run('migrate', '--apply', '--only', 'commits', '--url', db.url)
     expect([code, said]).toEqual([1, ''])
     expect(complained).toContain(complaint)
   })
@@ -115,6 +125,8 @@ describe('used wrongly: exit code 2, a sentence and the usage, and never a passw
       ['migrate', '--apply', '--url', 'postgres://root:secret@localhost/shop'],
       /--url must be like/,
     ],
+    ['another part', ['migrate', '--only', 'all'], /--only must be sessions or commits/],
+    ['no name of a table', ['migrate', '--sessions', 'a`b'], /--sessions must be a name/],
     [
       'no database in it',
       ['migrate', '--apply', '--url', 'mysql://root:secret@localhost'],

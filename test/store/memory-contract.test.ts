@@ -2,4 +2,9 @@
 import { memoryStore } from 'session-tx'
 import { storeContract } from 'session-tx/testing'
 
-storeContract('memoryStore', () => memoryStore(), { local: true, injectedClock: true })
+storeContract('memoryStore', () => memoryStore(), {
+  local: true,
+  injectedClock: true,
+  countsCommits: true,
+  parallelClaims: true,
+})

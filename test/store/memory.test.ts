@@ -62,7 +62,8 @@ function bench(options: MemoryStoreOptions = {}, settings: Partial<StoreSettings
     write: async (key, wish) => {
       const there = await store.open(key)
       there?.release()
-      const writer = there === undefined ? await Writer.creating(store, key) : await Writer.of(store, key)
+      const writer =
+        there === undefined ? await Writer.creating({ store }, key) : await Writer.of({ store }, key)
       await writer.wants(wish).commit()
     },
   }
@@ -281,7 +282,7 @@ describe('a destroyed session', () => {
     await write('a', { set: { t: 1 } })
     const held = await open('a')
     await write('a', { destroys: true })
-    const again = (await Writer.creating(store, 'a')).wants({ set: { other: 1 } })
+    const again = (await Writer.creating({ store }, 'a')).wants({ set: { other: 1 } })
     // The dead one is still open, and stays dead.
     expect(held.snapshot().names()).toEqual(['t'])
     again.abort()
@@ -362,7 +363,7 @@ describe('cost', () => {
     const calls: number[] = []
     for (const size of [10, 1_000]) {
       const { bench: made, held } = await sessionOf(size)
-      const { claim } = (await Writer.of(made.store, 'a')).wants({ set: { v1: 'new' } })
+      const { claim } = (await Writer.of(made, 'a')).wants({ set: { v1: 'new' } })
       calls.push(
         mapCalls(() => {
           void claim.prepare()

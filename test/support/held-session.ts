@@ -29,7 +29,7 @@ export async function heldSession(variables: Readonly<Record<string, unknown>>):
   const id = newSessionId()
   const key = sessionKey(id)
   // Replacing stores it even without a variable.
-  await (await Writer.creating(store, key)).wants({ set: variables, replaces: true }).commit()
+  await (await Writer.creating({ store }, key)).wants({ set: variables, replaces: true }).commit()
   const opened = await store.open(key)
   if (opened === undefined) throw new Error('the session was not stored')
   return {
@@ -37,7 +37,7 @@ export async function heldSession(variables: Readonly<Record<string, unknown>>):
     id,
     key,
     opened,
-    write: async wish => (await Writer.of(store, key)).wants(wish).commit(),
+    write: async wish => (await Writer.of({ store }, key)).wants(wish).commit(),
     stored: async () => {
       const now = await store.open(key)
       const snapshot = now?.snapshot()

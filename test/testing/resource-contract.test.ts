@@ -82,7 +82,13 @@ describe('without a test runner', () => {
   test.each([
     [
       'storeContract',
-      () => storeContract('x', () => Promise.reject(new Error('no')), { local: true, injectedClock: true }),
+      () =>
+        storeContract('x', () => Promise.reject(new Error('no')), {
+          local: true,
+          injectedClock: true,
+          countsCommits: true,
+          parallelClaims: true,
+        }),
     ],
     ['resourceContract', () => resourceContract('x', () => Promise.reject(new Error('no')))],
   ])('%s says what it needs', (name, register) => {

@@ -13,7 +13,7 @@
  * changed since a transaction's read view answers its UPDATE with 1020.
  */
 import { randomBytes } from 'node:crypto'
-import { SessionTxError } from '../../errors.js'
+import type { SessionTxError } from '../../errors.js'
 import type { EventHub } from '../../events.js'
 import type { Environment } from '../../transaction/clock.js'
 import {
@@ -26,8 +26,9 @@ import {
   refreshSlot,
 } from './commit-table.js'
 import type { CoreConnection, CorePool } from '../driver.js'
-import { classify, findDatabaseError } from '../errors.js'
+import { classify } from '../errors.js'
 import { okOf, rowsOf } from '../round-trip.js'
+import { setUpError } from '../set-up-error.js'
 import { Settler, type Unsettled } from './settler.js'
 import { sideConnector } from '../side-connection.js'
 
@@ -201,23 +202,8 @@ async function dropAllForsaken(connection: CoreConnection): Promise<void> {
   }
 }
 
-const NO_TABLE: ReadonlySet<unknown> = new Set([1046, 1054, 1146])
-const DENIED: ReadonlySet<unknown> = new Set([1142, 1143])
-
 /** What the database says of a table that is not as it must be; undefined for every other error. */
 export function misconfigured(error: unknown): SessionTxError | undefined {
-  const found = findDatabaseError(error)
-  if (found === undefined) return undefined
-  const said = found.sqlMessage ?? found.message
-  if (NO_TABLE.has(found.errno)) {
-    const remedy = 'make it with `npx session-tx migrate --url mysql://… --apply`'
-    return configurationError(`the commit record needs the table ${COMMIT_TABLE}: ${remedy} (${said})`, error)
-  }
-  if (!DENIED.has(found.errno)) return undefined
-  const privileges = `SELECT, INSERT, UPDATE and DELETE on ${COMMIT_TABLE}`
-  return configurationError(`the commit record needs ${privileges} (${said})`, error)
-}
-
-function configurationError(message: string, cause: unknown): SessionTxError {
-  return new SessionTxError('MISCONFIGURED', message, { cause })
+  const remedy = 'make it with `npx session-tx migrate --url mysql://… --apply`'
+  return setUpError(error, { who: 'the commit record', tables: [COMMIT_TABLE], remedy })
 }

@@ -3,7 +3,7 @@
  * escaped all the same. Knows what is asked of the server for that, and when; what is judged is in guard.ts and
  * escapes.ts.
  */
-import { SessionTxError } from '../../errors.js'
+import { attachError, SessionTxError } from '../../errors.js'
 import type { FieldPacket, OkPacket } from '../driver.js'
 import type { Engines } from './engines.js'
 import { Escapes, type TellEscape } from './escapes.js'
@@ -80,10 +80,13 @@ export class Safeguard {
   }
 
   /** After an error of a hidden statement that left the transaction open, for all we know: it may have committed first. */
-  async failed(): Promise<SessionTxError | undefined> {
-    if (!this.#escapes.open) return undefined
+  async failed(error: unknown): Promise<unknown> {
+    if (!this.#escapes.open) return error
     await this.#setup.control('DO 0')
-    return this.#escapes.open ? undefined : this.#committed()
+    if (this.#escapes.open) return error
+    const escaped = this.#committed()
+    attachError(escaped, error)
+    return escaped
   }
 
   #committed(): SessionTxError {

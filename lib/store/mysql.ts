@@ -1,0 +1,249 @@
+/**
+ * The store for many processes: sessions as rows in the application's own MySQL or MariaDB, written on the request's own
+ * connection, so that session and rows are one InnoDB commit. Implements session/store.ts (capability
+ * `same-connection`). Each process keeps what it has read in an lru-cache; every use of it is checked against the
+ * database in the request's transaction. Knows nothing of cookies or requests.
+ */
+import { LRUCache } from 'lru-cache'
+import { SessionTxError } from '../errors.js'
+import { shownKey } from '../session/identity.js'
+import type {
+  OpenSession,
+  SessionStore,
+  StoreCounts,
+  StoreDatabase,
+  StoreSettings,
+  StoreTransaction,
+} from '../session/store.js'
+import { setUpError } from '../mysql/set-up-error.js'
+import { MysqlEntry } from './mysql-entry.js'
+import { type Ages, fetchInto } from './mysql-fetch.js'
+import { MysqlSession } from './mysql-open.js'
+import { isTableName, SESSIONS_TABLE, SessionStatements } from './mysql-tables.js'
+import { MysqlTimes } from './mysql-times.js'
+
+export interface MysqlStoreOptions {
+  /** Default `sessions`; a second one, `sessions_times`, goes with it. `npx session-tx migrate` makes both. */
+  readonly table?: string
+  /** What this process remembers; false: nothing. */
+  readonly cache?: MysqlCacheOptions | false
+}
+
+export interface MysqlCacheOptions {
+  /** Default 20 000. */
+  readonly sessionsMax?: number
+  /** Encoded size of all of them, default 64 MiB. */
+  readonly bytesMax?: number
+}
+
+const CACHE = Object.freeze({ sessionsMax: 20_000, bytesMax: 64 * 1024 * 1024 })
+/** What a session costs beside its variables, for `bytesMax`. */
+const ENTRY_BYTES = 300
+const EXPIRED_KNOWN_MAX = 1_000
+const KEY_FORM = /^[\w-]{1,43}$/
+
+/**
+ * Sessions in the database of `pool`, shared by all processes that use it, kept over restarts.
+ * @throws MISCONFIGURED for an unknown or bad option
+ *
+ * @example
+ * app.use(sessionTx({ pool, store: mysqlStore() }))
+ */
+export function mysqlStore(options: MysqlStoreOptions = {}): SessionStore {
+  assertOptions('mysqlStore', options, { table: undefined, cache: undefined })
+  const { table = SESSIONS_TABLE, cache = {} } = options
+  if (!isTableName(table)) {
+    throw refusal(
+      `mysqlStore's \`table\` must be a name of 1 to 58 letters, digits and _, got ${JSON.stringify(table)}`,
+    )
+  }
+  if (cache === false) return new MysqlStore(table, undefined)
+  if (typeof cache !== 'object' || cache === null)
+    throw refusal(`mysqlStore's \`cache\` must be false or an object, got ${String(cache)}`)
+  assertOptions('the `cache` of mysqlStore', cache, CACHE)
+  for (const [name, value] of Object.entries(cache)) {
+    if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue
+    throw refusal(`mysqlStore's \`cache.${name}\` must be a whole number of 1 or more, got ${String(value)}`)
+  }
+  const sessionsMax = cache.sessionsMax ?? CACHE.sessionsMax
+  return new MysqlStore(table, { sessionsMax, bytesMax: cache.bytesMax ?? CACHE.bytesMax })
+}
+
+function assertOptions(whose: string, given: object, known: object): void {
+  const unknown = Object.keys(given).find(name => !Object.hasOwn(known, name))
+  if (unknown === undefined) return
+  throw refusal(`unknown option of ${whose}: \`${unknown}\`; it knows ${Object.keys(known).join(', ')}`)
+}
+
+function refusal(message: string): SessionTxError {
+  return new SessionTxError('MISCONFIGURED', message)
+}
+
+interface Started {
+  readonly settings: StoreSettings
+  readonly database: StoreDatabase
+  readonly times: MysqlTimes
+}
+
+class MysqlStore implements SessionStore {
+  readonly name = 'mysql'
+  readonly capability = 'same-connection'
+  readonly #statements: SessionStatements
+  readonly #explained: (error: unknown) => unknown
+  readonly #cache: LRUCache<string, MysqlEntry> | undefined
+  /** Told already; their rows may be there until they are swept. */
+  readonly #expiredKnown = new LRUCache<string, true>({ max: EXPIRED_KNOWN_MAX })
+  #state: Started | undefined
+  readonly #reading = new Set<Promise<void>>()
+
+  constructor(table: string, cache: Required<MysqlCacheOptions> | undefined) {
+    this.#statements = new SessionStatements(table)
+    const option = table === SESSIONS_TABLE ? '' : ` --sessions ${table}`
+    const needs = {
+      who: 'mysqlStore',
+      tables: [table, `${table}_times`],
+      remedy: `make them with \`npx session-tx migrate --url mysql://… --apply${option}\``,
+    }
+    this.#explained = error => setUpError(error, needs) ?? error
+    if (cache !== undefined) this.#cache = new LRUCache({ max: cache.sessionsMax, maxSize: cache.bytesMax })
+  }
+
+  get #started(): Started {
+    if (this.#state === undefined) throw new TypeError('the store was used before sessionTx() started it')
+    return this.#state
+  }
+
+  start(settings: StoreSettings): void {
+    const { database, clock, idleMs, absoluteMs, touchGranularityMs } = settings
+    if (this.#state !== undefined)
+      throw refusal('this store already belongs to another sessionTx(); give each its own')
+    if (database === undefined)
+      throw refusal('mysqlStore keeps sessions in the database: give sessionTx() a `pool`, too')
+    const times = new MysqlTimes({
+      clock,
+      database,
+      statements: this.#statements,
+      idleMs: idleMs === false ? false : idleMs + touchGranularityMs,
+      absoluteMs,
+    })
+    this.#state = { settings, database, times }
+  }
+
+  open(key: string, fresh = false): OpenSession | undefined | Promise<OpenSession | undefined> {
+    if (!KEY_FORM.test(key)) throw new TypeError('not a key of a session')
+    const entry = this.#cache?.get(key)
+    if (entry === undefined || entry.dead) return this.#fetch(key, new MysqlEntry(this.#now))
+    if (fresh || entry.distrust > 0 || this.#expiry(entry) !== undefined) return this.#fetch(key, entry)
+    return this.#session(key, entry, false)
+  }
+
+  get #now(): number {
+    return this.#started.settings.clock.now()
+  }
+
+  async #fetch(key: string, entry: MysqlEntry): Promise<OpenSession | undefined> {
+    const askedAt = this.#now
+    const ages = await this.#read(on => fetchInto(entry, key, this.#statements, on))
+    if (ages === undefined) {
+      entry.die()
+      this.#cache?.delete(key)
+      return undefined
+    }
+    this.#age(entry, ages, askedAt)
+    const reason = this.#expiry(entry)
+    if (reason !== undefined) {
+      this.#cache?.delete(key)
+      if (!this.#expiredKnown.has(key))
+        this.#started.settings.events.emit('session:expired', { session: shownKey(key), reason })
+      this.#expiredKnown.set(key, true)
+      return undefined
+    }
+    if (entry.distrust > 0) entry.distrust -= 1
+    const session = this.#session(key, entry, true)
+    this.#keep(key, entry)
+    return session
+  }
+
+  /** Answered before the COMMIT that ends it: nobody waits for that. */
+  async #read<T>(work: (on: StoreTransaction) => Promise<T>): Promise<T> {
+    const on = await this.#started.database.begin()
+    try {
+      return await work(on)
+    } catch (error) {
+      throw this.#explained(error)
+    } finally {
+      const ending = on.commit().catch(() => {}) // it read; a connection that is lost is replaced
+      this.#reading.add(ending)
+      void ending.then(() => this.#reading.delete(ending))
+    }
+  }
+
+  /** An idle time that this process has not written yet is newer than the database's. */
+  #age(entry: MysqlEntry, { createdMs, touchedMs }: Ages, askedAt: number): void {
+    const isFirst = entry.variables.latest.version <= 1
+    entry.createdAt = askedAt - createdMs
+    const touchedAt = askedAt - touchedMs
+    entry.touchedAt = isFirst ? touchedAt : Math.max(entry.touchedAt, touchedAt)
+  }
+
+  /** Never early: the idle time is written once per granularity, so it may be that much later than written. */
+  #expiry({ createdAt, touchedAt }: MysqlEntry): 'idle' | 'absolute' | undefined {
+    const { idleMs, absoluteMs, touchGranularityMs } = this.#started.settings
+    const now = this.#now
+    if (absoluteMs !== false && now - createdAt >= absoluteMs) return 'absolute'
+    if (idleMs !== false && now - touchedAt >= idleMs + touchGranularityMs) return 'idle'
+    return undefined
+  }
+
+  #keep(key: string, entry: MysqlEntry): void {
+    if (!entry.dead) this.#cache?.set(key, entry, { size: entry.variables.latest.sizeBytes + ENTRY_BYTES })
+  }
+
+  create(key: string): OpenSession {
+    return this.#session(key, new MysqlEntry(this.#now), false, true)
+  }
+
+  #session(key: string, entry: MysqlEntry, fetched: boolean, isNew = false): OpenSession {
+    return new MysqlSession({
+      key,
+      entry,
+      isNew,
+      fetched,
+      statements: this.#statements,
+      explained: this.#explained,
+      created: () => this.#keep(key, entry),
+      ended: () => {
+        this.#cache?.delete(key)
+        this.#started.settings.events.emit('session:destroyed', { session: shownKey(key) })
+      },
+      touched: () => {
+        this.#touch(key, entry)
+        if (this.#cache?.has(key) === true) this.#keep(key, entry) // with its new size
+      },
+      touch: () => this.#touch(key, entry),
+      refresh: async on => {
+        if ((await fetchInto(entry, key, this.#statements, on)) === undefined) entry.die()
+      },
+    })
+  }
+
+  #touch(key: string, entry: MysqlEntry): boolean {
+    const { touchGranularityMs } = this.#started.settings
+    const now = this.#now
+    if (entry.dead || now - entry.touchedAt < touchGranularityMs) return false
+    entry.touchedAt = now
+    this.#started.times.touch(key, now)
+    return true
+  }
+
+  /** What this process remembers; nobody counts the rows. */
+  counts(): StoreCounts {
+    return { live: this.#cache?.size ?? 0, sizeBytes: this.#cache?.calculatedSize ?? 0 }
+  }
+
+  /** Writes idle times that are still to be written. The pool's connections must still be lent. */
+  async close(): Promise<void> {
+    await this.#state?.times.close()
+    await Promise.all(this.#reading)
+  }
+}
