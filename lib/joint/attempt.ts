@@ -169,7 +169,12 @@ export class JointAttempt implements RunningAttempt {
     const { parts, request, opensTogether } = this.#setup
     const id = parts.store.capability === 'local' ? undefined : request.sessionId()
     if (id === undefined) return undefined
-    const found = parts.store.open(sessionKey(id), opensTogether)
+    const key = sessionKey(id)
+    const found = parts.store.open(
+      key,
+      opensTogether,
+      this.#hasTurn(key) ? this.#ownTransaction() : undefined,
+    )
     if (!isPending(found)) {
       this.#early = { opened: found }
       return undefined
@@ -180,9 +185,16 @@ export class JointAttempt implements RunningAttempt {
         if (this.transaction.state !== 'active') this.#releaseUnused()
       },
       (error: unknown) => {
+        if (this.transaction.conflict !== undefined) throw error
         this.#early = { error }
       },
     )
+  }
+
+  /** It lost a race for this session, and those that lost before it in this process are done. */
+  #hasTurn(key: string): boolean {
+    const { order, request } = this.#setup
+    return !request.readOnly && order.ticketKeys.some(one => one.startsWith(ticketKey(shownKey(key), '')))
   }
 
   /** The handler did not want it. */

@@ -194,13 +194,11 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async #sendOwn(lease: Lease, sql: string): Promise<Answer> {
-    try {
-      const result = await shielded(lease.connection, sql)
-      this.#heard = true
-      return [result, undefined]
-    } catch (error) {
+    const result = await shielded(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
-    }
+    })
+    this.#heard = true
+    return [result, undefined]
   }
 
   #send(
@@ -247,8 +245,8 @@ export class MysqlResource implements OnePhaseResource {
 
   /** What failed may have committed before it did. */
   async #afterHidden(noted: unknown): Promise<unknown> {
-    if (this.#spoilt || this.#setup.transaction.conflict !== undefined) return noted
-    return this.#safeguard === undefined ? noted : this.#safeguard.failed(noted)
+    const over = this.#spoilt || this.#setup.transaction.conflict !== undefined
+    return over ? noted : (this.#safeguard?.failed(noted) ?? noted)
   }
 
   /**

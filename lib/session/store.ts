@@ -20,7 +20,8 @@
  * open      The session under `key`, for one attempt, or undefined when there is none (never existed, destroyed,
  *           expired: told apart by events). Opening pins it: until `release` it is neither evicted nor expired (by this
  *           process). `fresh`: what is handed out must have been current after the call; asked for where the request
- *           cannot run again.
+ *           cannot run again. `turn`, for `same-connection` stores only: the request lost a race for this session and is
+ *           first in line here; nobody, of any process, may commit to the session until that transaction ends.
  * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
  * close     Stops timers. Called once.
  *
@@ -204,7 +205,7 @@ export interface SessionStore {
   readonly name: string
   readonly capability: 'local' | 'same-connection' | 'staged'
   start(settings: StoreSettings): void
-  open(key: string, fresh?: boolean): MaybePromise<OpenSession | undefined>
+  open(key: string, fresh?: boolean, turn?: AttemptTransaction): MaybePromise<OpenSession | undefined>
   create(key: string): MaybePromise<OpenSession>
   counts(): StoreCounts
   close(): MaybePromise<void>

@@ -30,6 +30,8 @@ export interface ClaimSetup {
   readonly isNew: boolean
   /** The base was current when the attempt began. */
   readonly fresh: boolean
+  /** It has been held since, by the attempt's own transaction. */
+  readonly held: boolean
   readonly statements: SessionStatements
   readonly transaction: AttemptTransaction
   /** What the database says; as an error of ours if it is one of set-up. */
@@ -82,9 +84,9 @@ export class MysqlClaim implements Claim {
    * were seen since, which it must fit.
    */
   get #unchecked(): readonly Part[] {
-    const { fresh, transaction } = this.#setup
+    const { fresh, held, transaction } = this.#setup
     const { seen, current, writes } = this.#write
-    if (fresh && !transaction.isJoint()) return []
+    if (held || (fresh && !transaction.isJoint())) return []
     return [...seen].filter(part => !current.has(part) && (part === NAMES || !writes.has(part)))
   }
 

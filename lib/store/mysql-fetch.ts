@@ -32,6 +32,38 @@ export async function fetchInto(
   const found = await transaction.select(statements.fetch(key, isEmpty))
   const own = found.find(([variable]) => variable === EXISTENCE)
   if (own === undefined) return undefined
+  const look = (outdated: readonly string[]): Promise<TextRows> =>
+    transaction.select(statements.look(key, outdated, ''))
+  await absorb(entry, found, isEmpty ? texts => texts.slice(TEXT) : undefined, look)
+  return { createdMs: Number(own[AGE] ?? 0) / 1000, touchedMs: Number(own[AGE + 1] ?? 0) / 1000 }
+}
+
+/**
+ * The same, and the session stands still until the transaction ends: everybody who writes to it locks its own row first.
+ * Opens no read view.
+ * @returns false if there is no such session
+ */
+export async function holdInto(
+  entry: MysqlEntry,
+  key: string,
+  statements: SessionStatements,
+  transaction: StoreTransaction,
+): Promise<boolean> {
+  const found = await transaction.selectLocked(statements.stamps(key, 'all', ' FOR UPDATE'))
+  if (!found.some(([variable]) => variable === EXISTENCE)) return false
+  const look = (outdated: readonly string[]): Promise<TextRows> =>
+    transaction.selectLocked(statements.look(key, outdated, ' FOR UPDATE'))
+  await absorb(entry, found, undefined, look)
+  return true
+}
+
+/** @param textIn where format and value stand in a row, if they do; else those that differ are looked for */
+async function absorb(
+  entry: MysqlEntry,
+  found: TextRows,
+  textIn: ((texts: TextRows[number]) => TextRows[number]) | undefined,
+  look: (outdated: readonly string[]) => Promise<TextRows>,
+): Promise<void> {
   const rows: FetchedRow[] = []
   const changed = new Map<string, MysqlVariable>()
   const outdated: string[] = []
@@ -41,17 +73,16 @@ export async function fetchInto(
     rows.push(row)
     const name = variableOf(row.variable)
     if (entry.stampOf(name) === row.stamp) continue
-    if (isEmpty) changed.set(name, variableIn(row, texts.slice(TEXT)))
-    else outdated.push(row.variable)
+    if (textIn === undefined) outdated.push(row.variable)
+    else changed.set(name, variableIn(row, textIn(texts)))
   }
   if (outdated.length > 0) {
-    for (const texts of await transaction.select(statements.look(key, outdated, ''))) {
+    for (const texts of await look(outdated)) {
       const row = fetchedRow(texts)
       changed.set(variableOf(row.variable), variableIn(row, texts.slice(AGE)))
     }
   }
   entry.absorb(rows, changed)
-  return { createdMs: Number(own[AGE] ?? 0) / 1000, touchedMs: Number(own[AGE + 1] ?? 0) / 1000 }
 }
 
 /** Newest committed states of these variables, locked until the transaction ends. */

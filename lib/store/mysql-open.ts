@@ -16,8 +16,8 @@ interface OpenSetup extends Pick<ClaimSetup, 'statements' | 'explained' | 'creat
   readonly key: string
   readonly entry: MysqlEntry
   readonly isNew: boolean
-  /** Fetched for this attempt: what it shows now was current a moment ago. */
-  readonly fetched: boolean
+  /** `fetched` for this attempt: what it shows now was current a moment ago. `held`: it is until the attempt ends. */
+  readonly known: 'cached' | 'fetched' | 'held'
   readonly touch: () => boolean
   readonly refresh: (transaction: StoreTransaction) => Promise<void>
 }
@@ -28,7 +28,7 @@ export class MysqlSession implements OpenSession {
 
   constructor(setup: OpenSetup) {
     this.#setup = setup
-    if (setup.fetched || setup.isNew) this.#fresh = this.snapshot()
+    if (setup.known !== 'cached' || setup.isNew) this.#fresh = this.snapshot()
   }
 
   get key(): string {
@@ -62,7 +62,9 @@ export class MysqlSession implements OpenSession {
   claim(write: SessionWrite, transaction?: AttemptTransaction): Claim {
     if (transaction === undefined)
       throw new TypeError('mysqlStore commits in the transaction of the attempt only')
-    return new MysqlClaim({ ...this.#setup, transaction, fresh: write.base === this.#fresh }, write)
+    const fresh = write.base === this.#fresh
+    const held = fresh && this.#setup.known === 'held'
+    return new MysqlClaim({ ...this.#setup, transaction, fresh, held }, write)
   }
 
   /** Nothing is held for it; it stays what it is, also when the cache drops it. */

@@ -61,7 +61,7 @@ export function sessionTables(table: string): readonly TableDefinition[] {
       ddl: `CREATE TABLE IF NOT EXISTS ${times} (
   session    VARCHAR(43) ${ASCII} NOT NULL,
   created_at DATETIME(3) NOT NULL COMMENT 'UTC',
-  touched_at DATETIME(3) NOT NULL COMMENT 'UTC; idle time counts from here',
+  touched_at DATETIME(3) NOT NULL COMMENT 'UTC, idle time counts from here',
   PRIMARY KEY (session),
   KEY created_at (created_at),
   KEY touched_at (touched_at)

@@ -8,6 +8,7 @@ import { LRUCache } from 'lru-cache'
 import { SessionTxError } from '../errors.js'
 import { shownKey } from '../session/identity.js'
 import type {
+  AttemptTransaction,
   OpenSession,
   SessionStore,
   StoreCounts,
@@ -17,7 +18,7 @@ import type {
 } from '../session/store.js'
 import { setUpError } from '../mysql/set-up-error.js'
 import { MysqlEntry } from './mysql-entry.js'
-import { type Ages, fetchInto } from './mysql-fetch.js'
+import { type Ages, fetchInto, holdInto } from './mysql-fetch.js'
 import { MysqlSession } from './mysql-open.js'
 import { isTableName, SESSIONS_TABLE, SessionStatements } from './mysql-tables.js'
 import { MysqlTimes } from './mysql-times.js'
@@ -129,12 +130,17 @@ class MysqlStore implements SessionStore {
     this.#state = { settings, database, times }
   }
 
-  open(key: string, fresh = false): OpenSession | undefined | Promise<OpenSession | undefined> {
+  open(
+    key: string,
+    fresh = false,
+    turn?: AttemptTransaction,
+  ): OpenSession | undefined | Promise<OpenSession | undefined> {
     if (!KEY_FORM.test(key)) throw new TypeError('not a key of a session')
     const entry = this.#cache?.get(key)
+    if (turn !== undefined) return this.#hold(key, entry, turn)
     if (entry === undefined || entry.dead) return this.#fetch(key, new MysqlEntry(this.#now))
     if (fresh || entry.distrust > 0 || this.#expiry(entry) !== undefined) return this.#fetch(key, entry)
-    return this.#session(key, entry, false)
+    return this.#session(key, entry, 'cached')
   }
 
   get #now(): number {
@@ -159,9 +165,28 @@ class MysqlStore implements SessionStore {
       return undefined
     }
     if (entry.distrust > 0) entry.distrust -= 1
-    const session = this.#session(key, entry, true)
+    const session = this.#session(key, entry, 'fetched')
     this.#keep(key, entry)
     return session
+  }
+
+  /** For who lost before, and is first in line in this process: first come, first served between processes, too. */
+  async #hold(
+    key: string,
+    cached: MysqlEntry | undefined,
+    turn: AttemptTransaction,
+  ): Promise<OpenSession | undefined> {
+    // It has been used a moment ago, so its age is known; else it is asked for in the usual way.
+    if (cached === undefined || cached.dead || this.#expiry(cached) !== undefined)
+      return this.#fetch(key, new MysqlEntry(this.#now))
+    const on = await turn.begin()
+    if (await holdInto(cached, key, this.#statements, on)) {
+      if (cached.distrust > 0) cached.distrust -= 1
+      return this.#session(key, cached, 'held')
+    }
+    cached.die()
+    this.#cache?.delete(key)
+    return undefined
   }
 
   /** Answered before the COMMIT that ends it: nobody waits for that. */
@@ -200,15 +225,15 @@ class MysqlStore implements SessionStore {
   }
 
   create(key: string): OpenSession {
-    return this.#session(key, new MysqlEntry(this.#now), false, true)
+    return this.#session(key, new MysqlEntry(this.#now), 'cached', true)
   }
 
-  #session(key: string, entry: MysqlEntry, fetched: boolean, isNew = false): OpenSession {
+  #session(key: string, entry: MysqlEntry, known: 'cached' | 'fetched' | 'held', isNew = false): OpenSession {
     return new MysqlSession({
       key,
       entry,
       isNew,
-      fetched,
+      known,
       statements: this.#statements,
       explained: this.#explained,
       created: () => this.#keep(key, entry),
