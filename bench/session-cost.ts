@@ -75,6 +75,7 @@ function attemptOn(opened: OpenSession): Attempt {
     validatesReads: false,
     route: () => 'bench',
     isReserved: () => false,
+    ended: () => {},
   })
   return { copy, resource }
 }

@@ -7,6 +7,7 @@ import { Activity } from './joint/activity.js'
 import { HookRunner } from './joint/hook-runner.js'
 import { live } from './joint/life.js'
 import type { Isolation, JointParts, JointRequest, RunningAttempt } from './joint/request.js'
+import { Tombstones } from './joint/tombstones.js'
 import type { Tx } from './joint/tx.js'
 import { Recorder } from './metrics/recorder.js'
 import type { Stats } from './metrics/stats.js'
@@ -62,7 +63,7 @@ export function assemble<C>(
   const { clock } = environment
   const events = new EventHub()
   const store = options.store ?? memoryStore()
-  const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie } = options.session
+  const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie, cookieName } = options.session
 
   const keepsRecord =
     options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
@@ -91,7 +92,8 @@ export function assemble<C>(
     sizeBytesMax,
     acquireMs: options.acquireMs,
     nonTransactionalTables: options.nonTransactionalTables,
-    cookieMaxAgeMs: cookie.maxAge,
+    cookie: { ...cookie, name: cookieName },
+    tombstones: new Tombstones(clock, deadlineMs),
     backoff: { backoffBaseMs, backoffMaxMs },
     deadlineMs,
     nextId: idMaker(),

@@ -11,7 +11,7 @@ import type { Tx } from './joint/tx.js'
 import { createEndpoint, type MetricsOptions } from './metrics/endpoint.js'
 import { checkRetries, checkRoute } from './option-rules.js'
 import type { SessionTxOptions } from './options.js'
-import type { SessionMembers } from './session/session-object.js'
+import type { SessionMembers } from './session/session-members.js'
 import type { Environment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 
@@ -28,6 +28,17 @@ export interface SessionTxContext {
   /** Null ends the session, an object replaces it. */
   set session(value: (SessionData & { readonly [variable: string]: unknown }) | null)
   readonly tx: Tx
+}
+
+/** What an Express request gets: `declare global { namespace Express { interface Request extends SessionTxRequest {} } }`. */
+export interface SessionTxRequest extends SessionTxContext {
+  /** The id in the cookie, or the one that it will carry. Never log it. */
+  readonly sessionID: string
+}
+
+/** `ctx.session` and `ctx.tx` of Koa's and @koa/router's own context; an application with a context of its own adds `SessionTxContext`. */
+declare module 'koa' {
+  interface DefaultContext extends SessionTxContext {}
 }
 
 export interface SessionTx extends KoaMiddleware {}
@@ -63,7 +74,7 @@ export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environmen
   const { retries } = retry
   const setup: KoaSetup = {
     parts,
-    cookie: new SessionCookie(session.cookieName, session.cookie),
+    cookie: new SessionCookie(session.cookieName),
     keys,
     requestBytesMax: hold.requestBytesMax,
     isolation,
@@ -109,7 +120,8 @@ export type { SessionTxOptions } from './options.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { type MysqlCacheOptions, mysqlStore, type MysqlStoreOptions } from './store/mysql.js'
 export { type Resolver, resolvers } from './session/resolvers.js'
-export type { SessionMembers } from './session/session-object.js'
+export type { SessionCookieMembers } from './session/cookie-settings.js'
+export type { RegenerateOptions, SessionCallback, SessionMembers } from './session/session-members.js'
 export type { SessionValue } from './session/value.js'
 export type {
   Claim,

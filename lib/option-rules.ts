@@ -5,6 +5,7 @@
  */
 import { distance } from 'fastest-levenshtein'
 import { SessionTxError } from './errors.js'
+import { COOKIE_RULES, oneOf, type Rule } from './session/cookie-attributes.js'
 
 /**
  * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
@@ -16,20 +17,12 @@ export const NOT_YET: ReadonlySet<string> = new Set([
   'hold.responseBytesMax',
 ])
 
-/** Says what the value must be, or undefined if it is that. */
-type Rule = (value: unknown) => string | undefined
-
 /** The longest that a Node timer can be set to; a longer one fires at once. */
 const TIMER_MS_MAX = 2_147_483_647
 const CENTURY_MS = 36_525 * 86_400_000
 const GIB = 1_073_741_824
 const RETRIES_MAX = 10_000
 const WAITING_MAX = 100_000
-
-// The three as in the `cookies` package, which would throw a TypeError only when the first cookie is set.
-const COOKIE_NAME = /^[\w!#$%&'*+.^`|~-]{1,128}$/
-const COOKIE_PATH = /^\/[ -:=-~]*$/
-const COOKIE_DOMAIN = /^\.?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i
 
 const retries = whole(0, RETRIES_MAX)
 const delayMs = whole(0, TIMER_MS_MAX)
@@ -49,20 +42,17 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['retry.tickets.waitingMax', whole(1, WAITING_MAX)],
   ['retry.isRetryable', callback],
   ['retry.duplicateIsConflict', yesOrNo],
-  ['session.name', must('a cookie name: letters, digits, - and _', value => matches(COOKIE_NAME, value))],
+  ['session.name', COOKIE_RULES.name],
   ['session.idleMs', orFalse(ageMs)],
   ['session.absoluteMs', orFalse(ageMs)],
-  [
-    'session.cookie.path',
-    must("a path that begins with a slash, like '/'", value => matches(COOKIE_PATH, value)),
-  ],
-  ['session.cookie.domain', must("a domain, like 'example.com'", value => matches(COOKIE_DOMAIN, value))],
-  ['session.cookie.httpOnly', yesOrNo],
-  ['session.cookie.sameSite', oneOf('strict', 'lax', 'none', true, false)],
-  ['session.cookie.secure', oneOf('auto', true, false)],
+  ['session.cookie.path', COOKIE_RULES.path],
+  ['session.cookie.domain', COOKIE_RULES.domain],
+  ['session.cookie.httpOnly', COOKIE_RULES.httpOnly],
+  ['session.cookie.sameSite', COOKIE_RULES.sameSite],
+  ['session.cookie.secure', COOKIE_RULES.secure],
   ['session.cookie.maxAge', ageMs],
-  ['session.cookie.partitioned', yesOrNo],
-  ['session.cookie.priority', oneOf('low', 'medium', 'high')],
+  ['session.cookie.partitioned', COOKIE_RULES.partitioned],
+  ['session.cookie.priority', COOKIE_RULES.priority],
   ['session.cookie.prefix', oneOf('host')],
   ['session.touchGranularityMs', delayMs],
   ['session.sizeBytesMax', whole(1, GIB)],
@@ -205,16 +195,6 @@ function orFalse(rule: Rule): Rule {
     const mustBe = value === false ? undefined : rule(value)
     return mustBe === undefined ? undefined : `false or ${mustBe}`
   }
-}
-
-function oneOf(...allowed: readonly (string | boolean)[]): Rule {
-  const names = allowed.map(value => (typeof value === 'string' ? `'${value}'` : String(value)))
-  const what = names.length === 1 ? names.join() : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`
-  return must(what, value => allowed.includes(value as string | boolean))
-}
-
-function matches(pattern: RegExp, value: unknown): boolean {
-  return typeof value === 'string' && pattern.test(value)
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

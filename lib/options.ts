@@ -5,6 +5,7 @@
  */
 import { SessionTxError } from './errors.js'
 import { checkOptions } from './option-rules.js'
+import { type CookieAttributes, objectionTo } from './session/cookie-attributes.js'
 import type { Resolver } from './session/resolvers.js'
 import type { SessionStore } from './session/store.js'
 
@@ -48,18 +49,7 @@ interface RetryOptions<C> {
   readonly duplicateIsConflict: boolean
 }
 
-/** Names as in the `cookies` package. */
-interface CookieOptions {
-  readonly path: string
-  readonly domain: string | undefined
-  readonly httpOnly: boolean
-  readonly sameSite: 'strict' | 'lax' | 'none' | boolean
-  /** `'auto'`: as the request is. */
-  readonly secure: 'auto' | boolean
-  /** Milliseconds; undefined: until the browser is closed. */
-  readonly maxAge: number | undefined
-  readonly partitioned: boolean
-  readonly priority: 'low' | 'medium' | 'high' | undefined
+interface CookieOptions extends CookieAttributes {
   /** `'host'` puts `__Host-` before the name. */
   readonly prefix: 'host' | undefined
 }
@@ -237,35 +227,9 @@ function resolveSession(given: SessionTxOptions['session']): ResolvedOptions['se
   const cookie = filled<CookieOptions>(cookieDefaults, givenCookie)
   const prefix = cookie.prefix === 'host' && !/^__host-/i.test(session.name) ? '__Host-' : ''
   const cookieName = prefix + session.name
-  checkCookie(cookieName, cookie)
+  const objection = objectionTo({ ...cookie, name: cookieName }, attribute => `session.cookie.${attribute}`)
+  if (objection !== undefined) throw misconfigured(objection)
   return Object.freeze({ ...session, cookie, cookieName })
-}
-
-/**
- * What browsers demand, said at start-up: they drop such a cookie without a word, and every request is a new
- * session. Prefixes count in any case and also when they were written into the name. Source: RFC 6265bis,
- * 4.1.3.
- */
-function checkCookie(
-  cookieName: string,
-  { path, domain, secure, sameSite, partitioned }: CookieOptions,
-): void {
-  const isHost = /^__host-/i.test(cookieName)
-  const [needsSecure] = [
-    isHost && 'a `__Host-` cookie',
-    /^__secure-/i.test(cookieName) && 'a `__Secure-` cookie',
-    sameSite === 'none' && "`session.cookie.sameSite: 'none'`",
-    partitioned && '`session.cookie.partitioned`',
-  ].filter(reason => reason !== false)
-  if (isHost && path !== '/') {
-    throw misconfigured(`a \`__Host-\` cookie needs \`session.cookie.path\` '/', got '${path}'`)
-  }
-  if (isHost && domain !== undefined) {
-    throw misconfigured(`a \`__Host-\` cookie must not have \`session.cookie.domain\`, got '${domain}'`)
-  }
-  if (needsSecure !== undefined && secure === false) {
-    throw misconfigured(`${needsSecure} needs \`session.cookie.secure\` to be true or 'auto', got false`)
-  }
 }
 
 /**

@@ -57,6 +57,26 @@ test.each(entries)(
   },
 )
 
+test('its types need no types of any framework, also where declarations of libraries are checked', async () => {
+  const app = join(folder, 'app')
+  const program = entries
+    .map((entry, place) => `import * as m${place} from '${entry}'; void m${place}\n`)
+    .join('')
+  const compilerOptions = {
+    ...{ strict: true, noEmit: true, module: 'nodenext', target: 'es2023', skipLibCheck: false },
+    ...{ typeRoots: [join(root, 'node_modules', '@types')], types: ['node'] },
+  }
+  await writeFile(join(app, 'program.mts'), program)
+  await writeFile(join(app, 'program.cts'), program)
+  await writeFile(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['program.*'] }))
+  const compiled = exec(join(root, 'node_modules', '.bin', 'tsc'), ['-p', '.', '--pretty', 'false'], {
+    cwd: app,
+  })
+  await expect(compiled.catch((failure: { stdout: string }) => failure)).resolves.toMatchObject({
+    stdout: '',
+  })
+})
+
 test('npx session-tx prints the tables, without mysql2', async () => {
   const { stdout } = await exec('npx', ['--no', 'session-tx', 'migrate'], {
     cwd: join(folder, 'app'),

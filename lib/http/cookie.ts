@@ -7,25 +7,21 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import Cookies from 'cookies'
 import Keygrip from 'keygrip'
 import { LRUCache } from 'lru-cache'
+import type { SentCookie } from '../session/cookie-settings.js'
 import { isSessionId, sha256 } from '../session/identity.js'
-
-/** As the `cookies` package names them; `secure: 'auto'` follows the connection. */
-interface CookieAttributes {
-  readonly path: string
-  readonly domain: string | undefined
-  readonly httpOnly: boolean
-  readonly sameSite: 'strict' | 'lax' | 'none' | boolean
-  readonly secure: 'auto' | boolean
-  readonly maxAge: number | undefined
-  readonly partitioned: boolean | undefined
-  readonly priority: 'low' | 'medium' | 'high' | undefined
-}
 
 /** Signs and verifies; keygrip's own `index` where there is one, so that rotated keys sign anew. */
 export interface Signer {
   sign(data: string): string
   verify(data: string, digest: string): boolean
   index?(data: string, digest: string): number
+}
+
+/**
+ * A keygrip, by what is used of it. Spelled out, since our type declarations are read where there is no @types/keygrip.
+ */
+export interface KeyRing extends Signer {
+  index(data: string, digest: string): number
 }
 
 export interface FoundCookie {
@@ -39,22 +35,19 @@ const NONE: FoundCookie = Object.freeze({ id: undefined, signedByOldKey: false }
 
 export class SessionCookie {
   readonly #name: string
-  readonly #attributes: CookieAttributes
   /** Browsers drop such a cookie without a word unless it is `Secure`, on whatever connection. */
-  readonly #needsSecure: boolean
+  readonly #nameNeedsSecure: boolean
 
-  constructor(name: string, attributes: CookieAttributes) {
+  constructor(name: string) {
     this.#name = name
-    this.#attributes = attributes
-    const { sameSite, partitioned } = attributes
-    this.#needsSecure = /^__(?:host|secure)-/i.test(name) || sameSite === 'none' || partitioned === true
+    this.#nameNeedsSecure = /^__(?:host|secure)-/i.test(name)
   }
 
   /**
    * Looks, and sets nothing: the `cookies` package would answer a bad signature, or one by an old key, at once, with
    * attributes that are not ours, and whatever becomes of the attempt.
    */
-  read(req: IncomingMessage, res: ServerResponse, keys: Keygrip | undefined): FoundCookie {
+  read(req: IncomingMessage, res: ServerResponse, keys: KeyRing | undefined): FoundCookie {
     if (req.headers.cookie === undefined) return NONE
     const cookies = new Cookies(req, res)
     const id = cookies.get(this.#name, { signed: false })
@@ -68,68 +61,74 @@ export class SessionCookie {
   write(
     req: IncomingMessage,
     res: ServerResponse,
-    keys: Keygrip | undefined,
+    keys: KeyRing | undefined,
     connectionIsSecure: boolean,
-    cookie: { readonly id: string; readonly maxAge: number | undefined },
+    { id, sent }: { readonly id: string; readonly sent: SentCookie },
   ): void {
-    const isSecure = this.#isSecure(connectionIsSecure)
-    const options = {
-      ...this.#options(isSecure),
-      ...(cookie.maxAge === undefined ? {} : { maxAge: cookie.maxAge }),
-    }
-    this.#cookies(req, res, keys, isSecure).set(this.#name, cookie.id, {
-      ...options,
-      signed: keys !== undefined,
-    })
+    const { maxAge } = sent
+    // By its date: to the `cookies` package a `maxAge` of 0 is none.
+    const expires = maxAge === undefined ? undefined : (sent.expires ?? new Date(Date.now() + maxAge))
+    const options = expires === undefined ? {} : { expires }
+    this.#set(req, res, keys, connectionIsSecure, sent, id, options)
   }
 
+  /** With the attributes that it was sent with: browsers know a cookie by its path and domain, too. */
   clear(
     req: IncomingMessage,
     res: ServerResponse,
-    keys: Keygrip | undefined,
+    keys: KeyRing | undefined,
     connectionIsSecure: boolean,
+    { sent }: { readonly sent: SentCookie },
   ): void {
-    const isSecure = this.#isSecure(connectionIsSecure)
-    const options = { ...this.#options(isSecure), signed: keys !== undefined }
-    this.#cookies(req, res, keys, isSecure).set(this.#name, null, options)
+    this.#set(req, res, keys, connectionIsSecure, sent, null, {})
   }
 
-  #isSecure(connectionIsSecure: boolean): boolean {
-    const { secure } = this.#attributes
-    return secure === 'auto' ? connectionIsSecure || this.#needsSecure : secure
+  #set(
+    req: IncomingMessage,
+    res: ServerResponse,
+    keys: KeyRing | undefined,
+    connectionIsSecure: boolean,
+    sent: SentCookie,
+    value: string | null,
+    options: Cookies.SetOption,
+  ): void {
+    const secure = this.#isSecure(connectionIsSecure, sent)
+    const cookies = new Cookies(req, res, keys === undefined ? { secure } : { secure, keys: keys as Keygrip })
+    cookies.set(this.#name, value, { ...optionsOf(sent, secure), ...options, signed: keys !== undefined })
   }
 
-  #cookies(req: IncomingMessage, res: ServerResponse, keys: Keygrip | undefined, secure: boolean): Cookies {
-    return new Cookies(req, res, keys === undefined ? { secure } : { secure, keys })
+  #isSecure(connectionIsSecure: boolean, { secure, sameSite, partitioned }: SentCookie): boolean {
+    const isNeeded = this.#nameNeedsSecure || sameSite === 'none' || partitioned === true
+    return secure === 'auto' ? connectionIsSecure || isNeeded : secure
   }
+}
 
-  #options(secure: boolean): Cookies.SetOption {
-    const { path, domain, httpOnly, sameSite, partitioned, priority } = this.#attributes
-    return {
-      path,
-      httpOnly,
-      sameSite,
-      secure,
-      overwrite: true,
-      ...(domain === undefined ? {} : { domain }),
-      ...(partitioned === undefined ? {} : { partitioned }),
-      ...(priority === undefined ? {} : { priority }),
-    }
+function optionsOf(sent: SentCookie, secure: boolean): Cookies.SetOption {
+  const { path, domain, httpOnly, sameSite, partitioned, priority } = sent
+  return {
+    path,
+    httpOnly,
+    sameSite,
+    secure,
+    overwrite: true,
+    ...(domain === undefined ? {} : { domain }),
+    ...(partitioned === undefined ? {} : { partitioned }),
+    ...(priority === undefined ? {} : { priority }),
   }
 }
 
 /** Keys as they were configured, ready for the `cookies` package: an array signs with SHA-256, a keygrip is used as it is. */
-export function keygripOf(keys: readonly string[] | Signer | undefined): Keygrip | undefined {
+export function keygripOf(keys: readonly string[] | Signer | undefined): KeyRing | undefined {
   if (keys === undefined) return undefined
   if (Array.isArray(keys)) return keys.length === 0 ? undefined : new RotatingKeys(keys as string[])
   const signer = keys as Signer
-  if (typeof signer.index === 'function') return signer as unknown as Keygrip
+  if (typeof signer.index === 'function') return signer as KeyRing
   const index = (data: string, digest: string): number => (signer.verify(data, digest) ? 0 : -1)
   return {
-    sign: (data: string) => signer.sign(data),
-    verify: (data: string, digest: string) => signer.verify(data, digest),
+    sign: data => signer.sign(data),
+    verify: (data, digest) => signer.verify(data, digest),
     index,
-  } as unknown as Keygrip
+  }
 }
 
 /** Signatures found right are remembered: a session's cookie comes with each of its requests. */
@@ -146,7 +145,7 @@ interface FoundRight {
  * Signs as keygrip does, with SHA-256. Compares by `timingSafeEqual`: keygrip hides how long its comparison takes behind
  * random bytes and two more HMACs, which makes a signature five times as expensive to check (38 µs against 7).
  */
-class RotatingKeys implements Keygrip {
+class RotatingKeys implements KeyRing {
   readonly #keys: readonly string[]
   readonly #right = new LRUCache<string, FoundRight>({ max: SIGNATURES_MAX })
 

@@ -6,7 +6,6 @@
  * us, composed once per application. Where that part cannot be found (mounted by a router, inside a compose, wrapped by
  * somebody) there is one attempt only, and a warning that names the remedy.
  */
-import type Keygrip from 'keygrip'
 import onFinished from 'on-finished'
 import { SessionTxError } from '../errors.js'
 import type { NotRerunnableReason } from '../events.js'
@@ -17,7 +16,7 @@ import type { SessionObject } from '../session/session-object.js'
 import { current } from '../transaction/current.js'
 import { Downstream } from './downstream.js'
 import type { KoaContext, KoaMiddleware, KoaNext } from './koa-context.js'
-import { type FoundCookie, keygripOf, type SessionCookie, type Signer } from './cookie.js'
+import { type FoundCookie, type KeyRing, keygripOf, type SessionCookie, type Signer } from './cookie.js'
 import { Pristine } from './pristine.js'
 import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
 
@@ -123,7 +122,7 @@ class KoaRequest implements JointRequest<unknown> {
   readonly #ctx: KoaContext
   readonly #setup: KoaSetup
   readonly #runs: Runs
-  readonly #keys: Keygrip | undefined
+  readonly #keys: KeyRing | undefined
   readonly #body: ReplayableRequest | undefined
   #pristine: Pristine | undefined
   #state: object | undefined
@@ -263,7 +262,7 @@ class KoaRequest implements JointRequest<unknown> {
     const change = attempt.cookieChange
     const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
     if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, this.#ctx.secure, change)
-    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure)
+    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure, change)
     else return
     this.#cookieSent = true
   }
@@ -306,9 +305,9 @@ function discardStream(body: unknown): void {
   destroy.call(body)
 }
 
-const keysOfApps = new WeakMap<object, Keygrip>()
+const keysOfApps = new WeakMap<object, KeyRing>()
 
-function keysOf({ keys }: KoaSetup, { app }: KoaContext): Keygrip | undefined {
+function keysOf({ keys }: KoaSetup, { app }: KoaContext): KeyRing | undefined {
   const configured = (keys ?? app.keys) as readonly string[] | Signer | undefined
   if (configured === undefined || typeof configured !== 'object') return undefined
   const known = keysOfApps.get(configured)

@@ -8,12 +8,15 @@ import { ConnectionHandle } from '../mysql/handle/connection-handle.js'
 import type { CorePool } from '../mysql/driver.js'
 import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
+import type { ConfiguredCookie } from '../session/cookie-attributes.js'
+import { COOKIE_PART, type CookieWish, type SentCookie, sentCookie } from '../session/cookie-settings.js'
 import { DraftScope } from '../session/draft.js'
 import { sessionKey, shownKey } from '../session/identity.js'
 import { SessionResource } from '../session/resource.js'
-import { type SessionObject, sessionObject } from '../session/session-object.js'
+import type { MembersSetup } from '../session/session-members.js'
+import { assignSession, type SessionObject, sessionObject } from '../session/session-object.js'
 import type { AttemptTransaction, OpenSession } from '../session/store.js'
-import { WorkingCopy } from '../session/working-copy.js'
+import { type SessionPlan, WorkingCopy } from '../session/working-copy.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import { isPending } from '../transaction/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'
@@ -32,6 +35,8 @@ interface AttemptSetup {
   readonly id: () => string
   /** An earlier attempt of the request had the session open; if it is gone now, it died under the request. */
   readonly knewSession: boolean
+  /** How many sessions had ended when the request began: one that ended later died under it, too. */
+  readonly deathsBefore: number
   /** The request cannot run again: open session and rows at one instant. */
   readonly opensTogether: boolean
   /** Hears that an effect cannot be rolled back. */
@@ -51,30 +56,42 @@ export function ticketKey(session: string, variable: string): string {
 class SessionSide {
   readonly copy: WorkingCopy
   readonly resource: SessionResource
-  readonly object: SessionObject
-  readonly #cookie: { maxAge: number | undefined }
-  readonly #maxAge: number | undefined
+  /** Another one after `regenerate(callback)`. */
+  object: SessionObject
+  readonly #cookie: ConfiguredCookie
+  readonly #wish: CookieWish = { assigned: false, expires: undefined }
 
-  constructor(copy: WorkingCopy, resource: SessionResource, maxAge: number | undefined) {
+  constructor(copy: WorkingCopy, resource: SessionResource, cookie: ConfiguredCookie, wallNow: () => number) {
     this.copy = copy
     this.resource = resource
-    this.#maxAge = maxAge
-    this.#cookie = { maxAge }
-    this.object = sessionObject(copy, this.#cookie)
+    this.#cookie = cookie
+    const setup = { cookie, wish: this.#wish, wallNow, renewed: () => this.#renew(setup) }
+    this.object = sessionObject(copy, setup)
+  }
+
+  #renew(setup: MembersSetup): void {
+    this.object = sessionObject(this.copy, setup)
   }
 
   get change(): CookieChange {
     const { copy, resource } = this
-    const { maxAge } = this.#cookie
     const plan = resource.committedPlan
-    if (plan?.newId !== undefined) return { kind: 'set', id: plan.newId, maxAge }
-    if (plan?.endsOld === true) return { kind: 'clear' }
+    if (plan?.newId !== undefined) return { kind: 'set', id: plan.newId, sent: this.#sent(plan) }
+    if (plan?.endsOld === true && !resource.cameTooLate) return { kind: 'clear', sent: this.#sent(plan) }
     // Ended by another request meanwhile: its cookie must not come back over that of a login since then.
     if (copy.opened === undefined || copy.opened.ended) return { kind: 'none' }
     // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
     const moved = plan !== undefined || resource.touched
-    const again = maxAge !== this.#maxAge || (maxAge !== undefined && moved)
-    return { kind: again ? 'set' : 'kept', id: copy.id, maxAge }
+    const sent = this.#sent(plan)
+    const again = this.#wish.assigned || (sent.maxAge !== undefined && moved)
+    return { kind: again ? 'set' : 'kept', id: copy.id, sent }
+  }
+
+  /** By what is stored now, without reading it: that would make the attempt depend on it. */
+  #sent(plan: SessionPlan | undefined): SentCookie {
+    const isWritten = plan?.newId !== undefined || plan?.writes.has(COOKIE_PART) === true
+    const stored = isWritten ? plan.writes.get(COOKIE_PART) : this.copy.base.get(COOKIE_PART)
+    return sentCookie(this.#cookie, stored?.value, this.#wish)
   }
 }
 
@@ -128,13 +145,7 @@ export class JointAttempt implements RunningAttempt {
   }
   /** `ctx.session = …`: null ends the session, an object replaces it. */
   set session(value: unknown) {
-    const { copy } = this.#sessionSide()
-    if (value === null || value === undefined) copy.destroy()
-    else if (typeof value === 'object' && !Array.isArray(value)) copy.replace({ ...value })
-    else
-      throw new TypeError(
-        `a session can be null or an object, got ${Array.isArray(value) ? 'an array' : typeof value}`,
-      )
+    assignSession(this.#sessionSide().copy, value)
   }
 
   /** The session's side if the attempt used it. */
@@ -194,9 +205,11 @@ export class JointAttempt implements RunningAttempt {
   }
 
   #openSession(): SessionSide {
-    const { parts, request, knewSession } = this.#setup
+    const { parts, request, knewSession, deathsBefore } = this.#setup
     const id = request.sessionId()
-    const opened = id === undefined ? undefined : this.#open(id, knewSession)
+    const key = id === undefined ? undefined : sessionKey(id)
+    const knew = knewSession || (key !== undefined && parts.tombstones.has(key, deathsBefore))
+    const opened = key === undefined ? undefined : this.#open(key, knew)
     const transaction = this.#ownTransaction()
     const drafts = new DraftScope()
     this.#drafts = drafts
@@ -204,7 +217,7 @@ export class JointAttempt implements RunningAttempt {
       store: parts.store.name,
       opened,
       id,
-      bereaved: knewSession && opened === undefined,
+      bereaved: knew && opened === undefined,
       drafts,
       assertUsable: () => this.transaction.assertUsable(),
       assertWritable: () => this.#assertWritable(),
@@ -220,12 +233,13 @@ export class JointAttempt implements RunningAttempt {
       validatesReads: request.isolation === 'serializable',
       route: request.route,
       isReserved: name => this.#isReserved(copy, name),
+      ended: dead => parts.tombstones.add(dead),
       transaction,
     })
     if (this.transaction.state === 'active' && this.transaction.conflict === undefined)
       this.transaction.enlist(resource)
     else opened?.release()
-    return new SessionSide(copy, resource, parts.cookieMaxAgeMs)
+    return new SessionSide(copy, resource, parts.cookie, () => parts.environment.clock.wallNow())
   }
 
   /** Somebody who lost before has its turn; who cannot run again need not give way. */
@@ -238,9 +252,8 @@ export class JointAttempt implements RunningAttempt {
     return tickets.isTaken(key) && !order.ticketKeys.includes(key)
   }
 
-  #open(id: string, known: boolean): OpenSession | undefined {
+  #open(key: string, known: boolean): OpenSession | undefined {
     const { store, events } = this.#setup.parts
-    const key = sessionKey(id)
     if (this.#early !== undefined && 'error' in this.#early) throw this.#early.error
     const opened = this.#early === undefined ? store.open(key) : this.#early.opened
     if (opened !== undefined && isPending(opened))

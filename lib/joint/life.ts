@@ -59,6 +59,7 @@ class Life<T> implements RetryRequest<T> {
   readonly #startedAt: number
   #id: string | undefined
   #knewSession = false
+  readonly #deathsBefore: number
   #lastOrder: AttemptOrder | undefined
   /** An effect that cannot be rolled back: another attempt would have it twice. */
   #escape: EscapeReason | undefined
@@ -70,6 +71,7 @@ class Life<T> implements RetryRequest<T> {
     this.#request = request
     this.#parts = parts
     this.#startedAt = clock.now()
+    this.#deathsBefore = parts.tombstones.deaths
     const { watchClient } = request
     this.interrupt = new Interrupt({
       clock,
@@ -179,6 +181,7 @@ class Life<T> implements RetryRequest<T> {
       interrupt: this.interrupt,
       id: this.#idOf,
       knewSession: this.#knewSession,
+      deathsBefore: this.#deathsBefore,
       opensTogether: order.opensTogether || neverAgain,
       life: this,
     })

@@ -5,6 +5,8 @@
 import type { EventHub, NotRerunnableReason } from '../events.js'
 import type { CorePool } from '../mysql/driver.js'
 import type { LeaseBroker } from '../mysql/lease/lease.js'
+import type { ConfiguredCookie } from '../session/cookie-attributes.js'
+import type { SentCookie } from '../session/cookie-settings.js'
 import type { Resolver } from '../session/resolvers.js'
 import type { SessionObject } from '../session/session-object.js'
 import type { SessionStore } from '../session/store.js'
@@ -15,6 +17,7 @@ import type { TransactionState } from '../transaction/transaction.js'
 import type { Activity } from './activity.js'
 import type { ConflictOptions } from './conflicts.js'
 import type { HookRunner } from './hook-runner.js'
+import type { Tombstones } from './tombstones.js'
 import type { Tx } from './tx.js'
 
 export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
@@ -38,7 +41,8 @@ export interface JointParts {
   readonly sizeBytesMax: number
   readonly acquireMs: number
   readonly nonTransactionalTables: 'refuse' | 'warn'
-  readonly cookieMaxAgeMs: number | undefined
+  readonly cookie: ConfiguredCookie
+  readonly tombstones: Tombstones
   readonly backoff: Omit<RetryOptions, 'retries'>
   readonly deadlineMs: number
   readonly nextId: () => string
@@ -80,9 +84,9 @@ export interface JointRequest<T> {
 export type CookieChange =
   | { readonly kind: 'none' }
   /** The session goes on under this id; nothing to tell unless the cookie's signature is old. */
-  | { readonly kind: 'kept'; readonly id: string; readonly maxAge: number | undefined }
-  | { readonly kind: 'set'; readonly id: string; readonly maxAge: number | undefined }
-  | { readonly kind: 'clear' }
+  | { readonly kind: 'kept'; readonly id: string; readonly sent: SentCookie }
+  | { readonly kind: 'set'; readonly id: string; readonly sent: SentCookie }
+  | { readonly kind: 'clear'; readonly sent: SentCookie }
 
 /** The attempt as a request sees it; also what is current below its handler. */
 export interface RunningAttempt {

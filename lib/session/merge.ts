@@ -69,6 +69,43 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
   )
 }
 
+/** What was seen of a session at another moment than the rows. */
+interface TornPart {
+  readonly part: SessionPart
+  readonly baseVersion: number
+  readonly found: StoredVariable | undefined
+  /** The attempt also writes it. */
+  readonly isWritten: boolean
+}
+
+/**
+ * What the attempt writes would be lost at commit, so it is an ordinary lost race, told early; what it only read makes
+ * it see the two sides at two moments.
+ */
+export function tornConflict(
+  store: string,
+  key: string,
+  { part, baseVersion, found, isWritten }: TornPart,
+): SessionTxError {
+  const variable = typeof part === 'string' ? part : '(names)'
+  const session = shownKey(key)
+  const details = {
+    store,
+    session,
+    variable,
+    lost: [variable],
+    baseVersion,
+    foundVersion: found?.version ?? 0,
+    ...(found === undefined ? {} : { winner: found.by }),
+  }
+  if (isWritten) {
+    const message = `session ${session}: '${variable}' committed by another request meanwhile`
+    return conflictError(message, { kind: 'variable', ...details })
+  }
+  const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
+  return conflictError(message, { kind: 'snapshot', free: true, ...details })
+}
+
 function kindOf({ part, onlyRead }: LostPart): 'session' | 'names' | 'read' | 'variable' {
   if (part === WHOLE) return 'session'
   if (part === NAMES) return 'names'

@@ -32,6 +32,8 @@ export interface SessionResourceSetup {
   readonly isReserved: (name: string) => boolean
   /** Route of the request, asked for when there is something to write. */
   readonly route: () => string
+  /** Hears the key of a session that this attempt ended. */
+  readonly ended: (key: string) => void
   /** The attempt's transaction in the database, for a store that commits with it. */
   readonly transaction?: AttemptTransaction | undefined
 }
@@ -47,6 +49,7 @@ export class SessionResource implements TwoPhaseResource {
   #plan: SessionPlan | undefined
   #resolved: string[] | undefined
   #touched = false
+  #cameTooLate = false
 
   constructor(setup: SessionResourceSetup) {
     this.#setup = setup
@@ -59,6 +62,10 @@ export class SessionResource implements TwoPhaseResource {
   /** The idle time was moved. */
   get touched(): boolean {
     return this.#touched
+  }
+  /** It was to end a session that somebody else had ended already. */
+  get cameTooLate(): boolean {
+    return this.#cameTooLate
   }
   /** Variables that a resolver merged. */
   get resolved(): readonly string[] {
@@ -188,9 +195,13 @@ export class SessionResource implements TwoPhaseResource {
   }
 
   commit(): void | Promise<void> {
-    const { copy } = this.#setup
+    const { copy, ended } = this.#setup
     if (copy.touchedSession) this.#touched = copy.opened?.touch() ?? false
     if (this.#claims.length === 0) return
+    if (this.#plan?.endsOld === true && copy.opened !== undefined) {
+      this.#cameTooLate = copy.opened.ended
+      if (!this.#cameTooLate) ended(copy.opened.key)
+    }
     const pending: Promise<void>[] = []
     for (const claim of this.#claims) {
       const work = claim.commit()

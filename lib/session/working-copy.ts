@@ -5,9 +5,11 @@
  * Access is synchronous. A variable is drafted on its first read as an object; nothing else of the session is copied,
  * whatever its size. What a handler assigns stays its own object until the commit copies it.
  */
-import { conflictError, SessionTxError } from '../errors.js'
+import { SessionTxError } from '../errors.js'
+import { COOKIE_PART } from './cookie-settings.js'
 import type { DraftScope } from './draft.js'
-import { newSessionId, shownKey } from './identity.js'
+import { newSessionId } from './identity.js'
+import { tornConflict } from './merge.js'
 import {
   type Disturbance,
   NAMES,
@@ -23,6 +25,8 @@ interface Slot {
   readonly value: unknown
   readonly written: boolean
 }
+
+export type Variables = Pick<WorkingCopy, 'get' | 'has' | 'names'>
 
 /** What becomes of the session itself. */
 type Fate =
@@ -95,15 +99,17 @@ export class WorkingCopy {
 
   get(name: string): unknown {
     this.#assertAlive()
-    const slot = this.#now.slots.get(name)
+    return this.#read(this.#now, name)
+  }
+
+  #read({ slots, cleared }: Bookkeeping, name: string): unknown {
+    const slot = slots.get(name)
     if (slot !== undefined) return slot.value
-    const stored = this.#stored(name)
-    if (stored === undefined) return undefined
-    const { value } = stored
+    const value = this.#stored(name, cleared)?.value
     if (typeof value !== 'object' || value === null) return value
     const draft = this.#setup.drafts.draft(value)
     const drafted = { value: draft, written: false }
-    this.#now.slots.set(name, drafted)
+    slots.set(name, drafted)
     this.#draftedSince?.set(name, drafted)
     return draft
   }
@@ -124,17 +130,31 @@ export class WorkingCopy {
 
   names(): string[] {
     this.#assertAlive()
+    return this.#listed(this.#now)
+  }
+
+  #listed({ slots, cleared }: Bookkeeping): string[] {
     const names = new Set<string>()
-    if (!this.#now.cleared) {
+    if (!cleared) {
       this.#reads.add(NAMES)
       this.#assertReadable(NAMES)
       for (const name of this.base.names()) names.add(name)
     }
-    for (const [name, slot] of this.#now.slots) {
+    for (const [name, slot] of slots) {
       if (slot.value === undefined) names.delete(name)
       else names.add(name)
     }
     return [...names]
+  }
+
+  /** The variables of now, to be read after `regenerate()`. What is read then may be taken over: it must still be current. */
+  past(): Variables {
+    const then = { ...this.#now, slots: new Map(this.#now.slots) }
+    const get = (name: string): unknown => {
+      this.#current.add(name)
+      return this.#read(then, name)
+    }
+    return { get, has: name => get(name) !== undefined, names: () => this.#listed(then) }
   }
 
   /** `ctx.session = { … }`. After a destroy it starts a session of its own. */
@@ -275,31 +295,13 @@ export class WorkingCopy {
     return undefined
   }
 
-  /**
-   * What the attempt writes would be lost at commit, so it is an ordinary lost race, told early; what it only read makes
-   * it see the two sides at two moments.
-   */
   #tornConflict(part: SessionPart): SessionTxError {
-    const variable = typeof part === 'string' ? part : '(names)'
-    const session = shownKey(this.opened?.key ?? '')
-    const found = typeof part === 'string' ? this.opened?.snapshot().get(part) : undefined
-    const details = {
-      store: this.#setup.store,
-      session,
-      variable,
-      lost: [variable],
-      baseVersion: typeof part === 'string' ? (this.base.get(part)?.version ?? 0) : this.base.version,
-      foundVersion: found?.version ?? 0,
-      ...(found === undefined ? {} : { winner: found.by }),
-    }
-    if (this.#changes(variable)) {
-      return conflictError(`session ${session}: '${variable}' committed by another request meanwhile`, {
-        kind: 'variable',
-        ...details,
-      })
-    }
-    const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
-    return conflictError(message, { kind: 'snapshot', free: true, ...details })
+    const { opened, base } = this
+    const isVariable = typeof part === 'string'
+    const seen = isVariable ? (base.get(part)?.version ?? 0) : base.version
+    const found = isVariable ? opened?.snapshot().get(part) : undefined
+    const isWritten = isVariable && this.#changes(part)
+    return tornConflict(this.#setup.store, opened?.key ?? '', { part, baseVersion: seen, found, isWritten })
   }
 
   /** The attempt has changed this variable so far. */
@@ -315,8 +317,8 @@ export class WorkingCopy {
     throw conflict
   }
 
-  #stored(name: string): StoredVariable | undefined {
-    if (this.#now.cleared) return undefined
+  #stored(name: string, cleared = this.#now.cleared): StoredVariable | undefined {
+    if (cleared) return undefined
     this.#assertReadable(name)
     this.#reads.add(name)
     return this.base.get(name)
@@ -368,8 +370,9 @@ export class WorkingCopy {
         ? { writes, replaces: replaced, endsOld: false, newId: undefined }
         : undefined
     }
-    // An empty new session is not stored, and neither is one whose id died under an earlier attempt.
-    if (writes.size === 0 || this.#setup.bereaved) return undefined
+    // A new session without a variable is not stored, and neither is one whose id died under an earlier attempt.
+    const isEmpty = writes.size === 0 || (writes.size === 1 && writes.has(COOKIE_PART))
+    if (isEmpty || this.#setup.bereaved) return undefined
     return { writes, replaces: false, endsOld: false, newId: this.id }
   }
 

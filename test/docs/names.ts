@@ -1,6 +1,6 @@
 /** Names that exist as types only, in tables that the compiler keeps complete. */
 import type { EventName } from '../../lib/events.js'
-import type { SessionMembers } from '../../lib/session/session-object.js'
+import type { SessionMembers } from '../../lib/session/session-members.js'
 
 const events: Record<EventName, true> = {
   begin: true,
@@ -24,13 +24,19 @@ const events: Record<EventName, true> = {
 
 const members: Record<keyof SessionMembers, true> = {
   id: true,
+  externalKey: true,
   isNew: true,
+  populated: true,
   maxAge: true,
+  cookie: true,
   regenerate: true,
   destroy: true,
   touch: true,
   save: true,
+  manuallyCommit: true,
   reload: true,
+  toJSON: true,
+  inspect: true,
 }
 
 export const eventNames: readonly string[] = Object.keys(events)

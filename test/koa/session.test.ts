@@ -2,13 +2,13 @@
 import { createHash } from 'node:crypto'
 import type { RowDataPacket } from 'mysql2/promise'
 import { resolvers, type SessionTxError } from '../../lib/index.js'
-import { serveTx, type TxContext, type TxServed, type TxServing } from '../support/app.js'
+import type { TxContext, TxServed, TxServing } from '../support/app.js'
 import { Barrier, deferred, Gate } from '../support/barrier.js'
 import type { Answer, Client } from '../support/client.js'
 import { fakeEnvironment } from '../support/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
+import { attemptOf, type HandlerApp, handlerApp, meanwhile, resultOf, tab } from '../support/handler-app.js'
 
-type Handler = (ctx: TxContext) => unknown
 interface NumberRow extends RowDataPacket {
   readonly n: number
 }
@@ -26,43 +26,14 @@ afterEach(async () => {
 })
 afterAll(() => database.close())
 
-interface Shop extends TxServed {
-  readonly on: (path: string, handler: Handler) => void
-  /** A client that has a session with these variables. */
-  client(): Client
-  readonly shopper: (variables: Readonly<Record<string, unknown>>) => Promise<Client>
-  readonly stored: (client: Client) => Promise<Record<string, unknown>>
-}
-
-/** An application whose handlers are given by path; it answers with what the handler returned and the attempt. */
+/** With the database, and closed when its test ends. */
 async function shop(
   options: TxServing['options'] = {},
   environment?: TxServing['environment'],
-): Promise<Shop> {
-  const handlers = new Map<string, Handler>()
-  const served = await serveTx({
-    options: { pool: database.pool, ...options },
-    ...(environment === undefined ? {} : { environment }),
-    below: async ctx => {
-      const result = await handlers.get(ctx.path)?.(ctx)
-      ctx.body ??= { result, attempt: ctx.tx.attempt }
-    },
-  })
-  open.push(served)
-  handlers.set('/stored', ctx => {
-    ctx.body = { ...ctx.session }
-  })
-  return {
-    ...served,
-    on: (path, handler) => void handlers.set(path, handler),
-    stored: async client => (await client.get('/stored')).json(),
-    shopper: async variables => {
-      handlers.set('/start', ctx => Object.assign(ctx.session, variables))
-      const client = served.client()
-      expect((await client.post('/start')).status).toBe(200)
-      return client
-    },
-  }
+): Promise<HandlerApp> {
+  const app = await handlerApp({ pool: database.pool, ...options }, environment)
+  open.push(app)
+  return app
 }
 
 async function rows(): Promise<number[]> {
@@ -70,40 +41,7 @@ async function rows(): Promise<number[]> {
   return found.map(({ n }) => n)
 }
 
-const attemptOf = (answer: Answer): number => answer.json<{ attempt: number }>().attempt
-const resultOf = <T>(answer: Answer): T => answer.json<{ result: T }>().result
-
 const ascending = (numbers: readonly number[]): number[] => numbers.toSorted((a, b) => a - b)
-
-/** Another client with the same cookies, as another tab would be. */
-function tab(served: TxServed, client: Client): Client {
-  const other = served.client()
-  for (const [name, value] of client.cookies) other.cookies.set(name, value)
-  return other
-}
-
-/** Runs `/slow`, whose handler stops at `pause` in its first attempt; meanwhile `other` happens from start to end. */
-async function meanwhile(
-  { on }: Shop,
-  client: Client,
-  slow: (ctx: TxContext, pause: () => Promise<void>) => unknown,
-  other: () => Promise<unknown>,
-): Promise<Answer> {
-  const reached = deferred()
-  const gate = new Gate()
-  on('/slow', ctx =>
-    slow(ctx, async () => {
-      if (ctx.tx.attempt > 1) return
-      reached.resolve()
-      await gate.passed()
-    }),
-  )
-  const answer = client.post('/slow')
-  await reached.promise
-  await other()
-  gate.open()
-  return answer
-}
 
 describe('overlapping requests', () => {
   test('that set different variables are both kept, rows included, without a re-run', async () => {
@@ -193,7 +131,11 @@ describe('overlapping requests', () => {
     expect(await app.stored(client)).toEqual({ n: 25 })
   })
 
-  async function increments(app: Shop, client: Client, ids: readonly number[] = [1, 1]): Promise<Answer[]> {
+  async function increments(
+    app: HandlerApp,
+    client: Client,
+    ids: readonly number[] = [1, 1],
+  ): Promise<Answer[]> {
     const both = new Barrier(2)
     for (const [place, id] of ids.entries()) {
       app.on(`/n${place}`, async ctx => {

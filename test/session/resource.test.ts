@@ -35,6 +35,7 @@ function attempt({ opened, id, ...given }: Given = {}): Attempt {
     sizeBytesMax: 10_000,
     validatesReads: false,
     isReserved: () => false,
+    ended: () => {},
     route: () => '/route',
     ...given,
   })

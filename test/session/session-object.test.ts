@@ -1,9 +1,11 @@
 /** `ctx.session` as an object: variables, members beside them, and everything that programs do with objects. */
 import { inspect } from 'node:util'
+import { DEFAULTS } from '../../lib/options.js'
 import { DraftScope } from '../../lib/session/draft.js'
 import { newSessionId, sessionKey } from '../../lib/session/identity.js'
 import { type SessionObject, sessionObject } from '../../lib/session/session-object.js'
 import { WorkingCopy } from '../../lib/session/working-copy.js'
+import { sessionMembers } from '../docs/names.js'
 import { heldSession } from '../support/held-session.js'
 
 async function sessionWith(variables: Readonly<Record<string, unknown>>): Promise<SessionObject> {
@@ -24,10 +26,15 @@ function objectOver(parts: Partial<ConstructorParameters<typeof WorkingCopy>[0]>
     lose: () => {},
     ...parts,
   })
-  return sessionObject(copy, { maxAge: undefined })
+  return sessionObject(copy, {
+    cookie: { ...DEFAULTS.session.cookie, name: 'sid' },
+    wish: { assigned: false, expires: undefined },
+    wallNow: () => Date.UTC(2030, 0, 1),
+    renewed: () => {},
+  })
 }
 
-const MEMBERS = ['id', 'isNew', 'maxAge', 'regenerate', 'destroy', 'touch', 'save', 'reload']
+const MEMBERS = sessionMembers
 
 describe('variables', () => {
   test('are read, written, listed and deleted like properties', async () => {
