@@ -180,7 +180,6 @@ export class MysqlResource implements OnePhaseResource {
   get isUsed(): boolean {
     return this.#leasing !== undefined
   }
-
   /** For a session store that keeps its rows here: statements of its own in this transaction. */
   async own(): Promise<StoreStatements> {
     const lease = this.#lease ?? (await this.#takeLease(false))

@@ -128,7 +128,7 @@ export class MysqlClaim implements Claim {
     const parts: Part[] = [...writes.keys(), ...current, ...unchecked]
     if (replaces) parts.push(NAMES)
     const columns = columnsOf(parts)
-    const stamps = new Map<string, string | 'any'>([[EXISTENCE, 'any']])
+    const stamps = new Map<string, string | undefined>([[EXISTENCE, undefined]])
     for (const name of columns === 'all' ? base.names() : namesAmong(parts)) {
       const stamp = this.#comparison.baseStamp(name)
       if (stamp !== undefined) stamps.set(columnName(name), stamp)

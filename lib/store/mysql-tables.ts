@@ -120,17 +120,17 @@ export class SessionStatements {
    * Locks the session and everything named, in the order of the key, compares, and writes, in one statement. Matches
    * each row that has the stamp it must have; a row that must not be there is not matched, and makes the statement's
    * insert id 1.
-   * @param stamps what must be there; a variable of `variables` that is missing here must not be
+   * @param stamps what must be there, undefined for whatever stamp; a variable of `variables` that is missing here must not be
    */
   compareAndSet(
     session: string,
     variables: readonly string[] | 'all',
-    stamps: ReadonlyMap<string, string | 'any'>,
+    stamps: ReadonlyMap<string, string | undefined>,
     sets: readonly Row[],
     commit: { readonly stamp: string; readonly by: string },
   ): string {
     const conditions = [...stamps].map(
-      ([variable, stamp]) => `WHEN '${variable}' THEN ${stamp === 'any' ? '1' : `stamp = ${stamp}`}`,
+      ([variable, stamp]) => `WHEN '${variable}' THEN ${stamp === undefined ? '1' : `stamp = ${stamp}`}`,
     )
     const condition = `CASE variable ${conditions.join(' ')} ELSE LAST_INSERT_ID(1) = 0 END`
     return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET ${assign(sets, commit)} WHERE ${at(session, variables)} AND ${condition}`

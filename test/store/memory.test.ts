@@ -285,7 +285,7 @@ describe('a destroyed session', () => {
     const again = (await Writer.creating({ store }, 'a')).wants({ set: { other: 1 } })
     // The dead one is still open, and stays dead.
     expect(held.snapshot().names()).toEqual(['t'])
-    again.abort()
+    void again.abort()
     held.release()
   })
 })
