@@ -25,7 +25,13 @@ afterAll(async () => {
   await db.close()
 })
 
-const capabilities = { local: false, injectedClock: false, countsCommits: false, parallelClaims: false }
+const capabilities = {
+  local: false,
+  injectedClock: false,
+  countsCommits: false,
+  parallelClaims: false,
+  findsUsers: true,
+}
 
 storeContract(
   'mysqlStore',
