@@ -37,6 +37,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   readonly readOnly: boolean
   protected readonly mayRunAgain: boolean
   protected pristine: Pristine | undefined
+  protected cookieSent = false
   readonly #exchange: Exchange<Args>
   readonly #setup: HttpSetup<Args>
   readonly #body: ReplayableRequest | undefined
@@ -67,8 +68,8 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   protected abstract whyNotAgain(): NotRerunnableReason | undefined
   /** The client's connection, as the framework sees it behind its proxies. */
   protected abstract isSecure(): boolean
-  /** The cookie is about to be written. */
-  protected abstract beforeCookie(): void
+  /** Sets headers where the answer may be held back already. */
+  protected abstract writeCookie(write: () => void): void
 
   protected livesOn(): Promise<unknown> {
     return live(this, this.#setup.parts)
@@ -167,9 +168,12 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   }
 
   committed(attempt: RunningAttempt): void {
+    this.writeCookie(() => this.#tellCookie(attempt))
+  }
+
+  #tellCookie(attempt: RunningAttempt): void {
     const { req, res, keys } = this.#exchange
     const { cookie } = this.#setup
-    this.beforeCookie()
     if (res.headersSent) return
     const change = attempt.cookieChange
     const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
@@ -178,7 +182,6 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     else return
     this.cookieSent = true
   }
-  protected cookieSent = false
 
   afterResponse(start: () => void): void {
     onFinished(this.#exchange.res, () => start())

@@ -148,7 +148,9 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   protected isSecure(): boolean {
     return this.#ctx.secure
   }
-  protected beforeCookie(): void {}
+  protected writeCookie(write: () => void): void {
+    write()
+  }
 
   report(error: unknown): void {
     this.#ctx.app.emit('error', error, this.#ctx)

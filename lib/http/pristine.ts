@@ -85,23 +85,24 @@ export class Pristine {
   restore(): void {
     for (const frame of this.#frames) restoreFrame(frame, this.#plain)
     restoreForeign(this.#req, NODE_REQUEST, this.#reqForeign)
-    restoreForeign(this.#res, NODE_RESPONSE, this.#resForeign)
     restoreHeaders(this.#req.headers, this.#reqHeaders)
     if (this.#url !== undefined) this.#req.url = this.#url
     if (this.#method !== undefined) this.#req.method = this.#method
-    this.#restoreResponse()
     restoreListeners(this.#req, this.#reqListeners, this.#kept)
-    restoreListeners(this.#res, this.#resListeners, this.#kept)
-    finishQueue(this.#res)?.splice(this.#finishCallbacks)
+    this.restoreResponse()
   }
 
-  #restoreResponse(): void {
+  /** Only the response: for an error that is answered where the request has come to. */
+  restoreResponse(): void {
     const res = this.#res
+    restoreForeign(res, NODE_RESPONSE, this.#resForeign)
     for (const name of res.getHeaderNames()) res.removeHeader(name)
     for (const [name, value] of this.#headers) if (value !== undefined) res.setHeader(name, value)
     res.statusCode = this.#statusCode
     if (res.statusMessage !== this.#statusMessage) res.statusMessage = this.#statusMessage
     Object.assign(res, this.#removed)
+    restoreListeners(res, this.#resListeners, this.#kept)
+    finishQueue(res)?.splice(this.#finishCallbacks)
   }
 }
 
