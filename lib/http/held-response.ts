@@ -132,8 +132,14 @@ export class HeldResponse {
 
   /** Passes everything on, but for what a handler that is still running for nothing does. */
   fence(): void {
+    const res = this.#res
     this.#state = 'through'
-    this.#res.removeListener('pipe', this.#track)
+    res.removeListener('pipe', this.#track)
+    for (const name of ['setHeader', 'appendHeader', 'removeHeader'] as const) {
+      const prior = res[name] as unknown as Method
+      const fenced: Method = (...args) => (this.#owner.isStale() ? res : prior.apply(res, [...args]))
+      Object.defineProperty(res, name, { value: fenced, writable: true, configurable: true })
+    }
   }
 
   /** Nothing of it is ever sent. The response is left as Node has it, without the wrappers that were put around ours. */

@@ -9,10 +9,10 @@ export interface KeptContents {
   restore(): void
 }
 
-/** Undefined if there is no object to keep. @throws DataCloneError if `copy` cannot copy what it holds */
+/** Undefined if there is no object of its own to keep (Express 5 has a getter above it). @throws DataCloneError if `copy` cannot copy what it holds */
 function keep(holder: object, name: string, copy: (value: object) => object): KeptContents | undefined {
   const value = (holder as Record<string, unknown>)[name]
-  if (typeof value !== 'object' || value === null) return undefined
+  if (typeof value !== 'object' || value === null || !Object.hasOwn(holder, name)) return undefined
   const kept = copy(value)
   return { restore: () => void ((holder as Record<string, unknown>)[name] = copy(kept)) }
 }
