@@ -59,6 +59,8 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
   #run: HandlerRun | undefined
   #outcome: 'delivered' | 'failed' | undefined
   #handedOn = false
+  /** The `next` of the handler that was called last. */
+  #entered: ExpressNext | undefined
   #mount: string
   #routed: { readonly route: Route; readonly pattern: string } | undefined
 
@@ -109,6 +111,7 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
   work(): Promise<void> {
     const run = new HandlerRun(() => this.#isStale())
     this.#run = run
+    this.#entered = undefined
     this.#held = new HeldResponse(this.#res, this.#responseBytesMax, run)
     if (this.#req.upgrade) startsWithSocket(this.#req, run)
     try {
@@ -172,12 +175,13 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
     if (isOwn && held?.hasStarted === false) held.release()
     else {
       held?.drop()
-      if (failure === undefined && this.#work.leave !== undefined) this.restore()
-      else this.pristine?.restoreResponse()
+      this.pristine?.restoreResponse()
       if (run?.isSettled === false) new HeldResponse(this.#res, Infinity, run).fence()
     }
-    if (failure?.resume === undefined) this.#handOn(error)
-    else failure.resume(error)
+    if (failure !== undefined) (failure.resume ?? (last => this.#handOn(last)))(error)
+    // Answered, or still running: the error goes where that handler's own would have gone.
+    else if (this.#entered !== undefined && run?.left === undefined) this.#entered(error)
+    else this.#handOn(error)
   }
 
   // ── what runs below us ─────────────────────────────────────────────────────────────────────────────────────────
@@ -186,6 +190,7 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
     const { latest } = this
     if (this.#isStale()) return undefined
     const run = this.#run
+    if (!this.isOver) this.#entered = next
     let result: unknown
     try {
       // A parser that was fed by the socket goes on outside of the attempt.

@@ -60,8 +60,10 @@ export class HandlerRun implements HoldingOwner {
       if (this.#noted === undefined) this.#succeed()
       else this.fails(this.#noted.error)
     }
-    if (this.#awaited > 0) setImmediate(finish)
-    else queueMicrotask(finish)
+    queueMicrotask(() => {
+      if (this.#awaited > 0) setImmediate(finish)
+      else finish()
+    })
   }
 
   mustStart(): void {

@@ -20,7 +20,10 @@ interface Frame {
 }
 
 /** Where Node notes which headers were removed, beside the headers themselves; removing `Date` clears `sendDate`. */
-type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 'sendDate', boolean>
+type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 'sendDate', boolean> & {
+  /** Trailers, rendered. */
+  readonly _trailer: string
+}
 
 /** What the queue of on-finished hangs on a response; callbacks of a failed attempt must not fire. */
 interface FinishQueue {
@@ -39,6 +42,7 @@ export class Pristine {
   readonly #method: string | undefined
   readonly #headers: readonly (readonly [string, number | string | string[] | undefined])[]
   readonly #statusCode: number
+  readonly #hasStatus: boolean
   readonly #statusMessage: string
   readonly #removed: Removed
   readonly #reqListeners: readonly Listeners[]
@@ -70,6 +74,7 @@ export class Pristine {
     this.#method = req.method
     this.#headers = res.getHeaderNames().map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
+    this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage
     this.#removed = removedOf(res)
     this.#reqListeners = listenersOf(req)
@@ -98,7 +103,9 @@ export class Pristine {
     restoreForeign(res, NODE_RESPONSE, this.#resForeign)
     for (const name of res.getHeaderNames()) res.removeHeader(name)
     for (const [name, value] of this.#headers) if (value !== undefined) res.setHeader(name, value)
-    res.statusCode = this.#statusCode
+    // 200 is on the prototype.
+    if (!this.#hasStatus) Reflect.deleteProperty(res, 'statusCode')
+    if (res.statusCode !== this.#statusCode) res.statusCode = this.#statusCode
     if (res.statusMessage !== this.#statusMessage) res.statusMessage = this.#statusMessage
     Object.assign(res, this.#removed)
     restoreListeners(res, this.#resListeners, this.#kept)
@@ -107,8 +114,9 @@ export class Pristine {
 }
 
 function removedOf(res: ServerResponse): Removed {
-  const { _removedTE, _removedContLen, _removedConnection, sendDate } = res as ServerResponse & Removed
-  return { _removedTE, _removedContLen, _removedConnection, sendDate }
+  const { _removedTE, _removedContLen, _removedConnection, sendDate, _trailer } = res as ServerResponse &
+    Removed
+  return { _removedTE, _removedContLen, _removedConnection, sendDate, _trailer }
 }
 
 function copied<T>(value: T): T {
