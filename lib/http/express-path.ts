@@ -22,8 +22,8 @@ export function routePattern({ path }: Route): string {
 }
 
 function written(path: unknown): string {
-  const text = Array.isArray(path) ? path.map(String).join('|') : String(path)
-  return text.length > 1 ? text.replace(/\/$/, '') : text
+  if (Array.isArray(path)) return path.map(written).join('|')
+  return typeof path === 'string' && path.length > 1 ? path.replace(/\/$/, '') : String(path)
 }
 
 /** What path-to-regexp 0.1 made of a string, back again as far as it goes; a user's own expression stays as it is. */

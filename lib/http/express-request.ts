@@ -332,12 +332,17 @@ const ACCESSORS: PropertyDescriptorMap & ThisType<Carrier> = {
 
 /** Another protocol: the handler has the socket, and what it writes there cannot wait. */
 function startsWithSocket({ socket }: ExpressRequest, run: HandlerRun): void {
-  const write = socket.write
-  socket.write = ((...args: Parameters<typeof write>) => {
-    socket.write = write
-    run.mustStart()
-    return write.apply(socket, args)
-  }) as typeof write
+  for (const name of ['write', 'end', 'destroy'] as const) {
+    const own = Object.getOwnPropertyDescriptor(socket, name)
+    const prior = socket[name] as (...args: unknown[]) => unknown
+    const noticing = (...args: unknown[]): unknown => {
+      if (own === undefined) Reflect.deleteProperty(socket, name)
+      else Object.defineProperty(socket, name, own)
+      run.mustStart()
+      return prior.apply(socket, args)
+    }
+    Object.defineProperty(socket, name, { value: noticing, writable: true, configurable: true })
+  }
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -64,11 +64,13 @@ export class Views {
   #stackOf(owner: Router | Route): () => readonly Layer[] {
     const known = this.#stacks.get(owner)
     if (known !== undefined) return known
+    const isInRoute = 'dispatch' in owner
     let last: Layer | undefined
     let wrapped: readonly Layer[] = []
     const stack = (): readonly Layer[] => {
       const now = owner.stack
-      if (wrapped.length !== now.length || last !== now.at(-1)) wrapped = now.map(layer => this.#wrap(layer))
+      if (wrapped.length !== now.length || last !== now.at(-1))
+        wrapped = now.map(layer => this.#wrap(layer, isInRoute))
       last = now.at(-1)
       return wrapped
     }
@@ -76,7 +78,7 @@ export class Views {
     return stack
   }
 
-  #wrap(layer: Layer): Layer {
+  #wrap(layer: Layer, isInRoute: boolean): Layer {
     const wrapped = Object.create(layer) as Layer
     if (layer.route !== undefined) {
       const { route } = layer
@@ -84,7 +86,7 @@ export class Views {
       wrapped.route = seen
       wrapped.handle = this.#routing(layer, route, seen)
     } else if (layer.handle.length === 4) wrapped.handle = this.#catching(layer)
-    else wrapped.handle = this.#handling(layer)
+    else wrapped.handle = this.#handling(layer, isInRoute ? '' : patternOf(layer))
     return wrapped
   }
 
@@ -111,8 +113,7 @@ export class Views {
     }
   }
 
-  #handling(layer: Layer): Handle {
-    const pattern = patternOf(layer)
+  #handling(layer: Layer, pattern: string): Handle {
     // Express 4 does not look at what a handler returns: without us its rejection would reach nobody.
     const rejects = layer.handle_request !== undefined
     const handle: Handle = (req, res, next) =>
