@@ -111,10 +111,16 @@ export class MysqlEntry {
     return ++this.#moment
   }
 
-  /** A commit of this process. */
-  commit(news: ReadonlyMap<string, MysqlVariable | undefined>, whole: boolean): void {
+  /**
+   * A commit of this process. The server frees a commit's locks before it answers, so the answer to the next one may be
+   * heard first: what has a higher version by now stays.
+   */
+  commit(given: ReadonlyMap<string, MysqlVariable | undefined>, whole: boolean): void {
     if (this.dead) return
     const moment = this.ask()
+    const isNews = ([name, variable]: [string, MysqlVariable | undefined]): boolean =>
+      variable === undefined || (this.variables.latest.get(name)?.version ?? 0) < variable.version
+    const news = new Map([...given].filter(isNews))
     for (const name of news.keys()) this.#heard.set(name, moment)
     this.variables.install(news, whole)
   }

@@ -1,15 +1,16 @@
 /** A session of the MySQL store as one attempt has it open (the contract is session/store.ts). Knows no statement. */
-import type {
-  AttemptTransaction,
-  Claim,
-  Disturbance,
-  OpenSession,
-  SessionSnapshot,
-  SessionWrite,
-  StoreTransaction,
+import {
+  type AttemptTransaction,
+  type Claim,
+  type Disturbance,
+  NAMES,
+  type OpenSession,
+  type SessionSnapshot,
+  type SessionWrite,
+  type StoreTransaction,
 } from '../session/store.js'
 import { type ClaimSetup, MysqlClaim } from './mysql-claim.js'
-import type { MysqlEntry } from './mysql-entry.js'
+import type { MysqlEntry, MysqlVariable } from './mysql-entry.js'
 import { disturbanceOf, type Version } from './versioned-variables.js'
 
 interface OpenSetup extends Pick<ClaimSetup, 'statements' | 'explained' | 'created' | 'ended' | 'touched'> {
@@ -19,15 +20,15 @@ interface OpenSetup extends Pick<ClaimSetup, 'statements' | 'explained' | 'creat
   /** `fetched` for this attempt: what it shows now was current a moment ago. `held`: it is until the attempt ends. */
   readonly known: 'cached' | 'fetched' | 'held'
   readonly touch: () => boolean
-  /** True if the entry is now what the transaction sees. */
-  readonly refresh: (transaction: StoreTransaction) => Promise<boolean>
+  /** The entry, or one of its own if others know newer things: what the transaction sees; undefined if that is nothing. */
+  readonly refresh: (transaction: StoreTransaction) => Promise<MysqlEntry | undefined>
 }
 
 export class MysqlSession implements OpenSession {
   readonly #setup: OpenSetup
   #fresh: SessionSnapshot | undefined
-  /** It shows what the attempt's own view shows. */
-  #viewed = false
+  /** What the attempt's own view shows, once it has been asked for. */
+  #viewed: MysqlEntry | undefined
 
   constructor(setup: OpenSetup) {
     this.#setup = setup
@@ -42,11 +43,13 @@ export class MysqlSession implements OpenSession {
   }
 
   snapshot(): SessionSnapshot {
-    return this.#setup.entry.variables.latest
+    return (this.#viewed ?? this.#setup.entry).variables.latest
   }
 
   disturbance(since: SessionSnapshot): Disturbance {
-    return disturbanceOf(since as Version, [])
+    return this.#viewed === undefined
+      ? disturbanceOf(since as Version, [])
+      : difference(since, this.snapshot())
   }
 
   pause(): () => void {
@@ -54,9 +57,8 @@ export class MysqlSession implements OpenSession {
   }
 
   async refresh(transaction: StoreTransaction): Promise<void> {
-    if (!(await this.#setup.refresh(transaction))) return
-    this.#fresh = this.snapshot()
-    this.#viewed = true
+    this.#viewed = await this.#setup.refresh(transaction)
+    if (this.#viewed !== undefined) this.#fresh = this.snapshot()
   }
 
   touch(): boolean {
@@ -67,10 +69,24 @@ export class MysqlSession implements OpenSession {
     if (transaction === undefined)
       throw new TypeError('mysqlStore commits in the transaction of the attempt only')
     const fresh = write.base === this.#fresh
-    const fits = fresh && (this.#viewed || this.#setup.known === 'held')
+    const fits = fresh && (this.#viewed !== undefined || this.#setup.known === 'held')
     return new MysqlClaim({ ...this.#setup, transaction, fresh, fits }, write)
   }
 
   /** Nothing is held for it; it stays what it is, also when the cache drops it. */
   release(): void {}
+}
+
+/** Between two snapshots that need not follow one another. */
+function difference(before: SessionSnapshot, now: SessionSnapshot): Disturbance {
+  const stampIn = (snapshot: SessionSnapshot, name: string): string | undefined =>
+    (snapshot.get(name) as MysqlVariable | undefined)?.stamp
+  const names = (snapshot: SessionSnapshot): string => JSON.stringify(snapshot.names().sort())
+  return {
+    none: false,
+    has: part => {
+      if (typeof part === 'string') return stampIn(before, part) !== stampIn(now, part)
+      return part === NAMES && names(before) !== names(now)
+    },
+  }
 }

@@ -259,8 +259,12 @@ class MysqlStore implements SessionStore {
       touch: () => this.#touch(key, entry),
       refresh: async on => {
         const fetched = await fetchInto(entry, key, this.#statements, on)
-        if (fetched === undefined) entry.die()
-        return fetched?.isComplete === true
+        if (fetched?.isComplete === true) return entry
+        const own = new MysqlEntry(this.#now)
+        if (fetched !== undefined && (await fetchInto(own, key, this.#statements, on)) !== undefined)
+          return own
+        entry.die()
+        return undefined
       },
     })
   }
