@@ -287,8 +287,18 @@ function refuseAsNode(res: ServerResponse, args: readonly unknown[]): void {
   const isPlain = args.length === 1 && typeof args[0] === 'number' && args[0] >= 100 && args[0] <= 999
   if (isPlain && res.statusMessage === undefined) return
   const scratch = new ServerResponse(res.req)
+  scratch.statusCode = res.statusCode
+  // Where headers were set before, it looks at the new ones first.
+  if (res.getHeaderNames().length > 0) scratch.setHeader('X-Set', 'before')
   if (res.statusMessage !== undefined) scratch.statusMessage = res.statusMessage
-  NODE.writeHead.apply(scratch, [...args])
+  try {
+    NODE.writeHead.apply(scratch, [...args])
+  } catch (error) {
+    // It keeps these, though it has thrown.
+    res.statusCode = scratch.statusCode
+    if (scratch.statusMessage !== undefined) res.statusMessage = scratch.statusMessage
+    throw error
+  }
 }
 
 /** As `writeHead` does it where headers were set before. */

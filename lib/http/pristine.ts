@@ -72,7 +72,8 @@ export class Pristine {
     this.#reqHeaders = { ...req.headers }
     this.#url = req.url
     this.#method = req.method
-    this.#headers = res.getHeaderNames().map(name => [name, copied(res.getHeader(name))])
+    // As they were written: they leave in that case.
+    this.#headers = res.getRawHeaderNames().map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
     this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage
