@@ -25,6 +25,11 @@ type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 
   readonly _trailer: string
 }
 
+/** Header names in the case that they were written and leave in; Node has it on every message, @types/node on one. */
+interface RawNames extends ServerResponse {
+  getRawHeaderNames(): string[]
+}
+
 /** What the queue of on-finished hangs on a response; callbacks of a failed attempt must not fire. */
 interface FinishQueue {
   __onFinished?: { queue?: unknown[] | null }
@@ -72,8 +77,7 @@ export class Pristine {
     this.#reqHeaders = { ...req.headers }
     this.#url = req.url
     this.#method = req.method
-    // As they were written: they leave in that case.
-    this.#headers = res.getRawHeaderNames().map(name => [name, copied(res.getHeader(name))])
+    this.#headers = (res as RawNames).getRawHeaderNames().map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
     this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage

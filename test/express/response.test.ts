@@ -211,7 +211,7 @@ const requests: Readonly<Record<string, string>> = {
 type Mount = (app: Express, tx: RequestHandler) => void
 
 const noting: RequestHandler = (_req, res, next) => {
-  onHeaders(res, function noteHeaders() {
+  onHeaders(res, function noteHeaders(this: Response) {
     this.setHeader('X-On-Headers', `${String(this.getHeader('X-On-Headers') ?? '')}${this.statusCode};`)
   })
   onFinished(res, () => {})
