@@ -39,6 +39,8 @@ interface Carrier {
 
 /** What parsers leave on a request of Express's. */
 const PARSED = ['body', 'query', 'params', 'cookies', 'signedCookies']
+/** Uploads: too much to be copied. */
+const UPLOADED = ['file', 'files']
 const NONE: ReadonlySet<PropertyKey> = new Set()
 
 /** The transaction of a request, from the middleware on until its outcome is known. */
@@ -96,7 +98,11 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
     onFinished(this.#res, () => {})
     this.remember([], NONE, () =>
       this.mayRunAgain
-        ? [...PARSED.map(name => keepParsed(this.#req, name)), keepPlaces(this.#res, 'locals')]
+        ? [
+            ...PARSED.map(name => keepParsed(this.#req, name)),
+            ...UPLOADED.map(name => keepPlaces(this.#req, name)),
+            keepPlaces(this.#res, 'locals'),
+          ]
         : [],
     )
     try {

@@ -29,11 +29,13 @@ export function keepPlaces(holder: object, name: string): KeptContents | undefin
 
 /** `structuredClone` takes microseconds, and most of what is parsed is flat: parameters, cookies, a form. */
 function copyOfData(value: object): object {
+  if (Buffer.isBuffer(value)) return Buffer.from(value) // a clone would be a Uint8Array
   const isFlat = isPlain(value) && Object.values(value).every(isData)
   return isFlat ? shallowCopy(value) : withPrototypeOf(value, structuredClone(value))
 }
 
 function shallowCopy(value: object): object {
+  if (Array.isArray(value)) return [...(value as readonly unknown[])]
   return Object.assign(Object.create(Object.getPrototypeOf(value) as object | null) as object, value)
 }
 
