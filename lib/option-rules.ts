@@ -10,7 +10,7 @@ import { COOKIE_RULES, oneOf, type Rule } from './session/cookie-attributes.js'
 /**
  * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
  */
-export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse', 'hold.responseBytesMax'])
+export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse'])
 
 /** The longest that a Node timer can be set to; a longer one fires at once. */
 const TIMER_MS_MAX = 2_147_483_647
@@ -65,6 +65,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['lockWaitMs', limitMs],
   ['acquireMs', limitMs],
   ['hold.requestBytesMax', whole(0, GIB)],
+  ['hold.responseBytesMax', whole(0, GIB)],
 ])
 
 /** What one route may set for itself: `transactional(handler, options)`. */

@@ -44,8 +44,12 @@ const KINDS: Readonly<Record<ConflictKind, 0>> = {
 const REASONS: Readonly<Record<NotRerunnableReason, 0>> = {
   body: 0,
   position: 0,
-  responseStarted: 0,
+  mountPath: 0,
   nextCalled: 0,
+  responseStarted: 0,
+  responseBytes: 0,
+  eventStream: 0,
+  upgrade: 0,
   nonTransactional: 0,
   implicitCommit: 0,
 }

@@ -73,8 +73,12 @@ test('the numbers are those of stats(), times in seconds', async () => {
   expect(by(families, 'sessiontx_not_rerunnable_total', 'reason')).toEqual({
     body: 1,
     position: 0,
-    responseStarted: 0,
+    mountPath: 0,
     nextCalled: 0,
+    responseStarted: 0,
+    responseBytes: 0,
+    eventStream: 0,
+    upgrade: 0,
     nonTransactional: 0,
     implicitCommit: 0,
   })
