@@ -24,6 +24,7 @@ import { newSessionId } from './session/identity.js'
 import type { SessionObject } from './session/session-object.js'
 import { destroySessionsOf, run, type RunOptions } from './run.js'
 import { memoryStore } from './store/memory.js'
+import { RetryBudget } from './transaction/budget.js'
 import { type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 import { TicketOffice } from './transaction/ticket.js'
@@ -78,6 +79,8 @@ export function assemble<Args extends unknown[]>(
   warnOfEscapes(events)
   const tickets =
     options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
+  const budget =
+    options.retry.budget === false ? undefined : new RetryBudget(options.retry.budget, () => clock.now())
   const activity = new Activity()
   const doubts = new Activity()
   const hooks = new HookRunner(events, activity)
@@ -89,6 +92,7 @@ export function assemble<Args extends unknown[]>(
     broker: database?.broker,
     pool: database?.pool,
     tickets,
+    budget,
     hooks,
     resolvers: options.resolve,
     conflicts: { isRetryable, duplicateIsConflict },
@@ -106,6 +110,7 @@ export function assemble<Args extends unknown[]>(
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),
     ...(tickets === undefined ? {} : { tickets: () => tickets.counts }),
+    ...(budget === undefined ? {} : { budget: () => budget.counts }),
     ...(database?.record === undefined ? {} : { inDoubt: () => database.record?.inDoubt ?? 0 }),
   })
   const retries = typeof options.retry.retries === 'function' ? DEFAULTS.retry.retries : options.retry.retries

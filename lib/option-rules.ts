@@ -18,6 +18,7 @@ const CENTURY_MS = 36_525 * 86_400_000
 const GIB = 1_073_741_824
 const RETRIES_MAX = 10_000
 const WAITING_MAX = 100_000
+const TOKENS_MAX = 1_000_000
 
 const retries = whole(0, RETRIES_MAX)
 const delayMs = whole(0, TIMER_MS_MAX)
@@ -33,7 +34,9 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['retry.deadlineMs', limitMs],
   ['retry.backoffBaseMs', delayMs],
   ['retry.backoffMaxMs', delayMs],
-  ['retry.budget', must('false (a budget of re-runs comes with a later version)', value => value === false)],
+  ['retry.budget.capacity', number(1, TOKENS_MAX)],
+  ['retry.budget.ratio', number(0, TOKENS_MAX)],
+  ['retry.budget.perSecond', number(0, TOKENS_MAX)],
   ['retry.tickets.waitingMax', whole(1, WAITING_MAX)],
   ['retry.isRetryable', callback],
   ['retry.duplicateIsConflict', yesOrNo],
@@ -76,8 +79,14 @@ const ROUTE_RULES: ReadonlyMap<string, Rule> = new Map([
 ])
 
 /** Options that hold options. */
-const GROUPS: ReadonlySet<string> = new Set(['retry', 'retry.tickets', 'session', 'session.cookie', 'hold'])
-const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.tickets'])
+const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.budget', 'retry.tickets'])
+const GROUPS: ReadonlySet<string> = new Set([
+  'retry',
+  ...GROUPS_OR_FALSE,
+  'session',
+  'session.cookie',
+  'hold',
+])
 
 /** Options whose value may hold a password: a string in their place is not repeated in the sentence. */
 const SECRET: ReadonlySet<string> = new Set(['pool', 'store', 'keys'])
@@ -185,6 +194,13 @@ function whole(min: number, max: number): Rule {
     if (!Number.isInteger(value) || (value as number) < min) return `a whole number of ${min} or more`
     return (value as number) > max ? `a whole number of ${max} or less` : undefined
   }
+}
+
+function number(min: number, max: number): Rule {
+  return must(
+    `a number from ${min} to ${max}`,
+    value => typeof value === 'number' && value >= min && value <= max,
+  )
 }
 
 function orFalse(rule: Rule): Rule {

@@ -8,6 +8,7 @@ import { checkOptions } from './option-rules.js'
 import { type CookieAttributes, objectionTo } from './session/cookie-attributes.js'
 import type { Resolver } from './session/resolvers.js'
 import type { SessionStore } from './session/store.js'
+import type { BudgetOptions } from './transaction/budget.js'
 
 /** A mysql2 pool, promise or callback flavour; checked by shape, never imported. */
 type PoolLike = object
@@ -39,8 +40,8 @@ interface RetryOptions<Args extends unknown[]> {
   /** Full jitter: `random() × min(backoffBaseMs × 2^k, backoffMaxMs)`. */
   readonly backoffBaseMs: number
   readonly backoffMaxMs: number
-  /** Only `false` so far. */
-  readonly budget: false
+  /** Tokens for re-runs that sleep; those that queue are not charged. `false`: no limit over all requests. */
+  readonly budget: BudgetOptions | false
   /** `false`: losers sleep, nobody queues. */
   readonly tickets: TicketOptions | false
   /** Whether this error is a lost race; undefined = our table decides. */
@@ -112,7 +113,8 @@ type Given<Group> = { readonly [Name in keyof Group]?: Group[Name] | undefined }
 /** What `sessionTx()` takes, whatever its callbacks get. */
 export interface OptionsFor<Args extends unknown[]> extends Given<PlainOptions<Args>> {
   readonly retry?:
-    | (Given<Omit<RetryOptions<Args>, 'tickets'>> & {
+    | (Given<Omit<RetryOptions<Args>, 'tickets' | 'budget'>> & {
+        readonly budget?: Given<BudgetOptions> | false | undefined
         readonly tickets?: Given<TicketOptions> | false | undefined
       })
     | undefined
@@ -149,7 +151,7 @@ export const DEFAULTS = Object.freeze({
     deadlineMs: 10_000,
     backoffBaseMs: 5,
     backoffMaxMs: 250,
-    budget: false,
+    budget: Object.freeze({ capacity: 100, ratio: 0.2, perSecond: 10 }),
     tickets: Object.freeze({ waitingMax: 64 }),
     isRetryable: undefined,
     duplicateIsConflict: false,
@@ -218,10 +220,11 @@ export function resolveOptions<Args extends unknown[] = [ctx: unknown]>(
 }
 
 function resolveRetry<Args extends unknown[]>(given: OptionsFor<Args>['retry']): RetryOptions<Args> {
-  const { tickets, ...rest } = given ?? {}
-  const { tickets: ticketDefaults, ...defaults } = DEFAULTS.retry
+  const { tickets, budget, ...rest } = given ?? {}
+  const { tickets: ticketDefaults, budget: budgetDefaults, ...defaults } = DEFAULTS.retry
   const retry = {
-    ...filled<Omit<RetryOptions<Args>, 'tickets'>>(defaults, rest),
+    ...filled<Omit<RetryOptions<Args>, 'tickets' | 'budget'>>(defaults, rest),
+    budget: budget === false ? (false as const) : filled<BudgetOptions>(budgetDefaults, budget),
     tickets: tickets === false ? (false as const) : filled<TicketOptions>(ticketDefaults, tickets),
   }
   const { backoffBaseMs: base, backoffMaxMs: max } = retry

@@ -221,6 +221,11 @@ export function createPrometheus(recorder: Recorder): PrometheusMetrics {
     'Requests that wait for a session variable they lost.',
     s => s.tickets?.waiting,
   )
+  gauge(
+    'sessiontx_retry_budget_tokens',
+    'What is left for re-runs that sleep; at less than 1 they are refused.',
+    s => s.budget?.tokens,
+  )
 
   return { registry, contentType: registry.contentType, text: () => registry.metrics() }
 }

@@ -43,6 +43,7 @@ test('every metric is named sessiontx_*, has a sentence, and is in base units', 
     'sessiontx_sessions_missed_total counter',
     'sessiontx_sessions_destroyed_total counter',
     'sessiontx_tickets_waiting gauge',
+    'sessiontx_retry_budget_tokens gauge',
   ])
   for (const { name, help } of families.values()) {
     expect(name).not.toMatch(/_(ms|millis|milliseconds|micros|minutes|kb|mb)(_|$)/)
