@@ -1,0 +1,89 @@
+/**
+ * A Galera cluster of the test's own: its nodes, the way to one node that has joined, and applications on each. Knows
+ * nothing of what is tested on it.
+ */
+import mysql, { type Connection, type Pool, type RowDataPacket } from 'mysql2/promise'
+import type { KoaContext, SessionTxOptions } from '../../lib/index.js'
+import { systemEnvironment } from '../../lib/transaction/clock.js'
+import { serveTx, type TxMiddleware, type TxServed } from './app.js'
+import { ownCluster, type OwnServer } from './own-server.js'
+
+export interface Cluster {
+  readonly nodes: readonly OwnServer[]
+  /** A connection of the cluster's own to each node, made anew where it was lost. */
+  admin(node: number): Promise<Connection>
+  /** Resolves when the node is a member again and has everything. */
+  joined(node: number): Promise<void>
+  /** An application whose pool leads to that node; ended with the cluster or before. */
+  serve(
+    node: number,
+    below: TxMiddleware,
+    options?: SessionTxOptions<KoaContext>,
+    url?: string,
+  ): Promise<TxServed>
+  /** Ends all applications. */
+  clear(): Promise<void>
+  close(): Promise<void>
+}
+
+const LOOK_AGAIN_MS = 20
+const STATE = "SHOW STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_local_state_comment')"
+
+export async function openCluster(): Promise<Cluster> {
+  const nodes = await ownCluster()
+  const admins = new Map<number, Connection>()
+  let undo: (() => Promise<void>)[] = []
+
+  async function admin(node: number): Promise<Connection> {
+    const known = admins.get(node)
+    if (known !== undefined) return known
+    const connection = await mysql.createConnection(nodes[node]!.url)
+    connection.on('error', () => admins.delete(node))
+    admins.set(node, connection)
+    return connection
+  }
+
+  async function isMember(node: number): Promise<boolean> {
+    try {
+      const [rows] = await (await admin(node)).query<(RowDataPacket & { Value: string })[]>(STATE)
+      return (
+        rows
+          .map(({ Value }) => Value)
+          .sort()
+          .join() === 'ON,Synced'
+      )
+    } catch {
+      admins.delete(node) // it has ended, or does not listen yet
+      return false
+    }
+  }
+
+  const clear = async (): Promise<void> => {
+    for (const one of undo.splice(0).reverse()) await one()
+  }
+  const cluster: Cluster = {
+    nodes,
+    admin,
+    async joined(node) {
+      while (!(await isMember(node))) await new Promise(resolve => setTimeout(resolve, LOOK_AGAIN_MS))
+    },
+    async serve(node, below, options = {}, url = nodes[node]!.url) {
+      const pool: Pool = mysql.createPool({ uri: url, connectionLimit: 8 })
+      const served = await serveTx({ environment: systemEnvironment, options: { pool, ...options }, below })
+      undo.push(async () => {
+        await served.close()
+        await pool.end()
+      })
+      return served
+    },
+    clear,
+    async close() {
+      await clear()
+      for (const connection of admins.values()) connection.destroy()
+      undo = []
+      await nodes[0]?.close()
+    },
+  }
+  for (const node of nodes.keys()) await cluster.joined(node)
+  return cluster
+}
