@@ -349,6 +349,22 @@ describe('the commit record across nodes', () => {
     expect(await total()).toBe(effects)
   })
 
+  test('a transaction that is aborted before its record is a certification failure, and leaves nothing to settle', async () => {
+    const handler = async (ctx: TxContext): Promise<void> => {
+      await increment(ctx)
+      if (ctx.tx.attempt === 1) {
+        await query(0, 'UPDATE item SET n = n + 10 WHERE id = 1')
+        await seenEverywhere()
+      }
+      ctx.body = { attempt: ctx.tx.attempt }
+    }
+    const app = await cluster.serve(1, handler, { commitRecord: 'always' }, proxy.url)
+    expect((await app.client().send('POST', '/')).json()).toEqual({ attempt: 2 })
+    expect(app.tx.stats().conflicts.byKind).toEqual({ certification: 1 })
+    expect(proxy.commands.filter(command => command.endsWith('FOR UPDATE'))).toEqual([])
+    expect(await total()).toBe(11)
+  })
+
   test.each([
     ['answer lost', 1],
     ['command lost', 2],
