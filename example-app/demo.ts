@@ -1,14 +1,15 @@
 /**
- * `npm run demo [-- --seconds 15]`: 16 shoppers with several tabs each, the same load on three applications, and what
- * became of their carts, orders and money. The exit status is 1 if session-tx broke a single promise.
+ * `npm run demo [-- --seconds 15 --processes 4 --store mysql]`: 16 shoppers with several tabs each, the same load on
+ * three applications, and what became of their carts, orders and money. The exit status is 1 if session-tx broke a
+ * single promise.
  */
 import { availableParallelism } from 'node:os'
-import { parseArgs } from 'node:util'
 import mysql, { type RowDataPacket } from 'mysql2/promise'
 import { brokenInvariants } from './invariants.js'
 import { Progress } from './load/progress.js'
 import { type LoadResult, underLoad } from './load/run.js'
 import { tableOf } from './load/table.js'
+import { type DemoOptions, demoOptions, USAGE_EXIT_CODE, UsageError } from './options.js'
 
 const APPLICATIONS = [
   { application: 'session-tx', label: 'session-tx' },
@@ -19,23 +20,24 @@ const APPLICATIONS = [
 /** A promise that breaks usually breaks for all shoppers alike. */
 const SENTENCES_MAX = 20
 
-async function demo(url: string, seconds: number, signal: AbortSignal): Promise<number> {
+async function demo(url: string, options: DemoOptions, signal: AbortSignal): Promise<number> {
   const server = await versionOf(url)
   const results: { readonly label: string; readonly result: LoadResult }[] = []
   for (const { application, label } of APPLICATIONS) {
     const progress = new Progress(label.replaceAll('\n', ' '))
     const onProgress = progress.update.bind(progress)
-    const share = seconds / APPLICATIONS.length
-    const result = await underLoad({ application, seconds: share, url, signal, onProgress }).finally(() =>
-      progress.end(),
-    )
+    const seconds = options.seconds / APPLICATIONS.length
+    const load = { ...options, application, seconds, url, signal, onProgress }
+    const result = await underLoad(load).finally(() => progress.end())
     results.push({ label, result })
   }
   console.log(tableOf(results))
 
   const [own] = results
   const broken = own === undefined ? [] : brokenInvariants(own.result.state)
-  const where = `${server}, Node ${process.versions.node}, ${availableParallelism()} cores`
+  const { processes, store } = options
+  const served = `${processes} ${processes === 1 ? 'process' : 'processes'}, --store ${store}`
+  const where = `${server}, Node ${process.versions.node}, ${availableParallelism()} cores, ${served}`
   if (broken.length === 0) {
     console.log(`session-tx lost nothing: stock, orders, money, carts and sessions agree (${where}).`)
     return 0
@@ -53,14 +55,6 @@ async function versionOf(url: string): Promise<string> {
   return `${version.includes('MariaDB') ? 'MariaDB' : 'MySQL'} ${version.replace(/-.*/, '')}`
 }
 
-function secondsFrom(args: string[]): number {
-  const { values } = parseArgs({ args, options: { seconds: { type: 'string', default: '15' } } })
-  const seconds = Number(values.seconds)
-  if (!(seconds > 0 && seconds <= 3600))
-    throw new TypeError(`--seconds must be a number of more than 0 and at most 3600, got ${values.seconds}`)
-  return seconds
-}
-
 const stop = new AbortController()
 for (const [signal, number] of [
   ['SIGINT', 2],
@@ -75,10 +69,10 @@ for (const [signal, number] of [
 try {
   const { MYSQL_URL: url } = process.env
   if (url === undefined) throw new TypeError('MYSQL_URL is not set: npm run demo sets it')
-  process.exitCode = await demo(url, secondsFrom(process.argv.slice(2)), stop.signal)
+  process.exitCode = await demo(url, demoOptions(process.argv.slice(2)), stop.signal)
 } catch (error) {
   if (!stop.signal.aborted) {
-    process.exitCode = 1
+    process.exitCode = error instanceof UsageError ? USAGE_EXIT_CODE : 1
     console.error(error instanceof Error ? error.message : error)
   }
 }

@@ -1,13 +1,16 @@
-/** The shop's database: made on the server that a URL names, and filled from schema.sql. Knows nothing of handlers. */
+/** The shop's database: made on the server that a URL names, and filled from SQL files. Knows nothing of handlers. */
 import { readFile } from 'node:fs/promises'
 import mysql, { type Pool } from 'mysql2/promise'
 
 /** One for each request that runs at the same time: a request keeps its connection from its first SQL to the commit. */
-const CONNECTIONS_MAX = 64
+export const CONNECTIONS_MAX = 64
+
+const FILES = ['schema.sql', 'sessions.sql', 'compared/koa-session.sql']
 
 /** Makes a database with the shop's tables, unless it is there, and leaves what is in it. */
 export async function createDatabase(url: string, name: string): Promise<string> {
-  const statements = (await readFile(new URL('schema.sql', import.meta.url), 'utf8')).split(/;\s*$/m)
+  const texts = await Promise.all(FILES.map(file => readFile(new URL(file, import.meta.url), 'utf8')))
+  const statements = texts.flatMap(text => text.split(/;\s*$/m))
   const connection = await mysql.createConnection(url)
   try {
     await connection.query('CREATE DATABASE IF NOT EXISTS ??', [name])
@@ -30,6 +33,6 @@ export async function dropDatabase(url: string, name: string): Promise<void> {
   }
 }
 
-export function openPool(url: string): Pool {
-  return mysql.createPool({ uri: url, connectionLimit: CONNECTIONS_MAX })
+export function openPool(url: string, connectionsMax: number = CONNECTIONS_MAX): Pool {
+  return mysql.createPool({ uri: url, connectionLimit: connectionsMax })
 }

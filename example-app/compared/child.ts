@@ -1,37 +1,29 @@
-/**
- * One of the compared applications in a process of its own, so that those who load it do not share its event loop. Told
- * what to serve by its arguments; ends when whoever started it does.
- */
-import type { AddressInfo } from 'node:net'
+/** `node child.js <application> <database URL> <connections> <store>`: one of the compared applications in its process. */
+import type { RequestListener } from 'node:http'
 import { createApp } from '../app.js'
+import { serveApplication } from '../processes/application.js'
 import { openPool } from '../schema.js'
+import { createStore, type StoreName } from '../stores.js'
 import { type ComparedApp, koaSessionApp } from './koa-session.js'
+import { koaSessionStore } from './koa-session-stores.js'
 
-const [name = '', url = ''] = process.argv.slice(2)
-const pool = openPool(url)
+const [name, url, connectionsMax, store] = process.argv.slice(2) as [string, string, string, StoreName]
+const pool = openPool(url, Number(connectionsMax))
 const { app, counts, close } = createCompared()
 app.silent = true
 
-const server = app.listen(0, '127.0.0.1', () =>
-  process.send?.({ port: (server.address() as AddressInfo).port }),
-)
-process.on('message', () => process.send?.(counts()))
-process.once('disconnect', () => void end())
-// Ctrl-C reaches the whole process group; when to end is the parent's to say.
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
-
-async function end(): Promise<void> {
-  server.closeAllConnections()
-  await new Promise(resolve => server.close(resolve))
-  await close()
-  await pool.end()
-}
+serveApplication({
+  listener: app.callback() as RequestListener,
+  figures: counts,
+  close: () => close().then(() => pool.end()),
+})
 
 function createCompared(): ComparedApp & { readonly close: () => Promise<void> } {
   if (name !== 'session-tx') {
-    return { ...koaSessionApp(pool, name === 'for-update' ? 'FOR UPDATE' : ''), close: async () => {} }
+    const lock = name === 'for-update' ? 'FOR UPDATE' : ''
+    return { ...koaSessionApp(pool, koaSessionStore(store, pool), lock), close: async () => {} }
   }
-  const { app: own, tx } = createApp(pool)
+  const { app: own, tx } = createApp(pool, createStore(store))
   const counts = () => {
     const { conflicts, retried } = tx.stats()
     return { conflicts: conflicts.total, reruns: retried }

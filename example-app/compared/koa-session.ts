@@ -1,14 +1,14 @@
 /**
  * The same shop as most Koa applications would have it: koa-session with an external store, and a transaction written
- * by hand around the handler. The store answers as Redis does, serialised and later, but without its network.
+ * by hand around the handler.
  */
-import { setImmediate as later } from 'node:timers/promises'
 import { bodyParser } from '@koa/bodyparser'
 import Koa, { type DefaultState } from 'koa'
 import koaSession from 'koa-session'
 import type { Pool, PoolConnection } from 'mysql2/promise'
 import type { SessionTxContext } from 'session-tx'
 import { shop } from '../shop.js'
+import type { KoaSessionStore } from './koa-session-stores.js'
 
 export interface ComparedApp {
   readonly app: Koa<DefaultState, SessionTxContext>
@@ -18,11 +18,11 @@ export interface ComparedApp {
 /** Deadlock, lock wait timeout, changed since read. */
 const CONFLICTS: readonly unknown[] = [1213, 1205, 1020]
 
-export function koaSessionApp(pool: Pool, lock: '' | 'FOR UPDATE'): ComparedApp {
+export function koaSessionApp(pool: Pool, store: KoaSessionStore, lock: '' | 'FOR UPDATE'): ComparedApp {
   const app = new Koa<DefaultState, SessionTxContext>()
   let conflicts = 0
   app.use(bodyParser())
-  app.use(koaSession({ store: memory(), signed: false }, app))
+  app.use(koaSession({ store, signed: false }, app))
   app.use(async (ctx, next) => {
     let opened: Promise<PoolConnection> | undefined
     const afterCommit: (() => unknown)[] = []
@@ -51,24 +51,4 @@ async function begin(pool: Pool): Promise<PoolConnection> {
   const connection = await pool.getConnection()
   await connection.query('BEGIN')
   return connection
-}
-
-function memory() {
-  const sessions = new Map<string, string>()
-  return {
-    async get(key: string): Promise<unknown> {
-      await later()
-      const text = sessions.get(key)
-      return text === undefined ? undefined : JSON.parse(text)
-    },
-    async set(key: string, session: unknown): Promise<void> {
-      const text = JSON.stringify(session)
-      await later()
-      sessions.set(key, text)
-    },
-    async destroy(key: string): Promise<void> {
-      await later()
-      sessions.delete(key)
-    },
-  }
 }

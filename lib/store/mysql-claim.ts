@@ -142,8 +142,9 @@ export class MysqlClaim implements Claim {
   }
 
   /**
-   * Something differs from what the attempt started from. With everything locked: what can be merged is, and what was
-   * only read may differ as long as the transaction's own view shows it as it was. The rest is lost.
+   * Something differs from what the attempt started from. With everything locked: what can be merged is, unless the
+   * handler may have read it old, and what was only read may differ as long as the transaction's own view shows it as it
+   * was. The rest is lost.
    */
   async #reconcile(on: StoreTransaction, parts: readonly Part[], unchecked: readonly Part[]): Promise<void> {
     const { key, statements } = this.#setup
@@ -176,8 +177,10 @@ export class MysqlClaim implements Claim {
     merged: Map<string, Settled | undefined>,
     lost: LostPart[],
   ): void {
-    const { writes, current } = this.#write
-    if (!this.#write.resolves(name) || current.has(name)) {
+    const { writes, current, seen } = this.#write
+    // Merging keeps what others added, but the answer would tell what was so before the request came.
+    const wasReadOld = seen.has(name) && !this.#setup.fresh
+    if (!this.#write.resolves(name) || current.has(name) || wasReadOld) {
       lost.push(this.#comparison.lostVariable(name, found))
       return
     }

@@ -2,11 +2,13 @@
 import { spawn } from 'node:child_process'
 import { createServer, type Server } from 'node:http'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { RowDataPacket } from 'mysql2/promise'
 import supertest from 'supertest'
 import { createApp, type ShopApp } from '../../example-app/app.js'
 import { createDatabase, openPool } from '../../example-app/schema.js'
+import { migrate } from '../../lib/cli/migrate.js'
 import { CREDIT } from '../../example-app/shop.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 
@@ -168,6 +170,13 @@ describe('the shop', () => {
   }
 })
 
+test('sessions.sql is what `npx session-tx migrate --only sessions` prints', async () => {
+  const printed: string[] = []
+  await migrate(['--only', 'sessions'], { say: line => printed.push(line), complain: () => {} })
+  const file = await readFile(resolve(__dirname, '../../example-app/sessions.sql'), 'utf8')
+  expect(file.slice(file.indexOf('\n') + 1)).toBe(`${printed.join('\n')}\n`)
+})
+
 describe('npm run demo', () => {
   const root = resolve(__dirname, '../..')
   const demo = async (...args: string[]): Promise<{ code: unknown; out: string; progress: string }> => {
@@ -182,25 +191,49 @@ describe('npm run demo', () => {
     return { code, out, progress }
   }
 
+  /** The cells of a row, from conflicts to errors. */
+  const cellsOf = (label: string, table: string): readonly string[] => {
+    const row = table.split('\n').find(line => line.startsWith(`│ ${label} `)) ?? ''
+    return row
+      .split('│')
+      .slice(3, -1)
+      .map(cell => cell.trim())
+  }
+
   test('compares three applications in one table, and session-tx has lost nothing', async () => {
     const { code, out, progress } = await demo('--seconds', '2')
     expect(progress).toContain('session-tx')
     for (const column of ['req/s', 'conflicts', 're-runs', 'oversold', '(5xx)']) expect(out).toContain(column)
-    const own =
-      /│ session-tx +│(.*)│/
-        .exec(out)?.[1]
-        ?.split('│')
-        .map(cell => cell.trim()) ?? []
-    expect(own.slice(3, 7)).toEqual(['0', '0', '0', '0.00'])
+    expect(cellsOf('session-tx', out).slice(2, 6)).toEqual(['0', '0', '0', '0.00'])
     expect(out).toContain('BEGIN … COMMIT')
     expect(out).toContain('SELECT … FOR UPDATE')
-    expect(out).toMatch(/session-tx lost nothing: .+ \((MariaDB|MySQL) [\d.]+, Node [\d.]+, \d+ cores?\)/)
+    expect(out).toMatch(
+      /session-tx lost nothing: .+ \((MariaDB|MySQL) [\d.]+, Node [\d.]+, \d+ cores?, 1 process, --store memory\)/,
+    )
     expect(code).toBe(0)
   }, 120_000)
 
-  test('a bad --seconds is a sentence', async () => {
-    const { code, progress } = await demo('--seconds', 'soon')
-    expect(progress).toContain('--seconds must be a number of more than 0 and at most 3600, got soon')
-    expect(code).toBe(1)
-  }, 60_000)
+  test('the same over four processes with their sessions in MySQL', async () => {
+    const { code, out } = await demo('--seconds', '4', '--processes', '4', '--store', 'mysql')
+    expect(cellsOf('session-tx', out).slice(2, 6)).toEqual(['0', '0', '0', '0.00'])
+    expect(out).toMatch(/session-tx lost nothing: .+, 4 processes, --store mysql\)/)
+    expect(code).toBe(0)
+  }, 120_000)
+
+  test.each([
+    [['--seconds', 'soon'], "--seconds must be a number of more than 0 and at most 3600, got 'soon'"],
+    [
+      ['--processes', '4', '--store', 'memory'],
+      "--processes 4 needs --store mysql: memoryStore keeps a process's sessions to itself",
+    ],
+  ])(
+    '%j is refused with a sentence',
+    async (args, sentence) => {
+      const { code, out, progress } = await demo(...args)
+      expect(progress.trimEnd().split('\n').at(-1)).toBe(sentence)
+      expect(out).toBe('')
+      expect(code).toBe(2)
+    },
+    60_000,
+  )
 })

@@ -5,7 +5,6 @@
  */
 import { mysqlStore, type SessionTxOptions } from '../../lib/index.js'
 import type { KoaContext } from '../../lib/http/koa-context.js'
-import { sessionTables } from '../../lib/store/mysql-tables.js'
 import { type Cluster, openCluster } from '../support/cluster.js'
 import { openTorture, type Torture } from '../support/torture.js'
 
@@ -37,9 +36,6 @@ const CASES = STORES.flatMap(([name, shared, make]) =>
 describe.each(CASES)('%s, a node is %s and joins again', (name, how, { shared, make, end }) => {
   let torture: Torture
   beforeEach(async () => {
-    const admin = await cluster.admin(0)
-    for (const table of ['sessions', 'sessions_times']) await admin.query(`DROP TABLE IF EXISTS ${table}`)
-    for (const { ddl } of sessionTables('sessions')) await admin.query(ddl)
     const urls = cluster.nodes.map(({ url }) => url)
     torture = await openTorture(urls, urls[0]!, VISITORS, make, COUNTERS)
   }, 60_000)

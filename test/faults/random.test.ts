@@ -180,6 +180,7 @@ test(
     }
     process.stdout.write(`${JSON.stringify(figures, null, 2)}\n`)
     expect(problems).toEqual([])
+    expect(Object.keys(torture.answers).filter(kind => !/^(200|503) /.test(kind))).toEqual([])
     expect(settled.unknown).toBe(0)
     expect(settled.committed).toBeGreaterThan(0)
     expect(settled.rolledBack).toBeGreaterThan(0)

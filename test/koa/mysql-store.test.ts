@@ -306,6 +306,19 @@ describe('two processes', () => {
     expect(b.tx.stats().resolved).toMatchObject({ n: 1 })
   })
 
+  test("a resolver merges no old reading: B's answer counts what A's answer has counted before", async () => {
+    const resolve = { n: resolvers.counter }
+    const [a, b] = [await processWith({ resolve }), await processWith({ resolve })]
+    const onA = await started(a)
+    const onB = sharing(onA, b)
+    handlers.set('write', increment)
+    expect(await answerOf(onB, '/write')).toEqual({ seen: 2, attempt: 1 })
+    expect(await answerOf(onA, '/write')).toMatchObject({ seen: 3 })
+    expect(await answerOf(onB, '/write')).toEqual({ seen: 4, attempt: 2 })
+    expect(b.tx.stats().conflicts.byKind).toEqual({ stale: 1 })
+    expect(b.tx.stats().resolved).toEqual({})
+  })
+
   test('adding to one variable from both: nothing is lost, nobody refused', async () => {
     const all = [await processWith({ retry: { retries: 10 } }), await processWith({ retry: { retries: 10 } })]
     const [a] = all
