@@ -3,6 +3,7 @@
  * its own answers 503 and recovers alone, and nothing that was answered 200 is lost. With a memory of its own for each
  * application, and with sessions that all of them share in MySQL.
  */
+import mysql from 'mysql2/promise'
 import { mysqlStore, type SessionTxOptions } from '../../lib/index.js'
 import type { KoaContext } from '../../lib/http/koa-context.js'
 import { type Cluster, openCluster } from '../support/cluster.js'
@@ -25,15 +26,48 @@ const STORES: readonly (readonly [string, boolean, () => SessionTxOptions<KoaCon
   ['sessions in memory', false, () => options],
   ['sessions in MySQL, each request to any node', true, () => ({ ...options, store: mysqlStore() })],
 ]
+const startAgain = (): Promise<void> => cluster.nodes[LOST]!.start()
 const ENDS = [
-  ['stopped', (node: number) => cluster.nodes[node]!.end()],
-  ['killed with kill -9', (node: number) => cluster.nodes[node]!.kill()],
+  ['stopped', () => cluster.nodes[LOST]!.end(), startAgain],
+  ['killed with kill -9', () => cluster.nodes[LOST]!.kill(), startAgain],
+  ['cut off from the others', () => cluster.cutOff(LOST), () => cluster.reconnect(LOST)],
 ] as const
 const CASES = STORES.flatMap(([name, shared, make]) =>
-  ENDS.map(([how, end]) => [name, how, { shared, make, end }] as const),
+  ENDS.map(([how, leave, come]) => [name, how, { shared, make, leave, come }] as const),
 )
 
-describe.each(CASES)('%s, a node is %s and joins again', (name, how, { shared, make, end }) => {
+describe('a node that is cut off from the others', () => {
+  afterEach(async () => {
+    await cluster.reconnect(LOST)
+    await cluster.joined(LOST)
+  }, 60_000)
+
+  test.each([
+    ['a statement', 'SELECT * FROM sessions'],
+    ['COMMIT', 'COMMIT'],
+  ])(
+    'answers %s',
+    async (_, sql) => {
+      const admin = await cluster.admin(0)
+      await admin.query(
+        'CREATE TABLE IF NOT EXISTS item (id INT PRIMARY KEY, n INT NOT NULL) ENGINE = InnoDB',
+      )
+      const client = await mysql.createConnection(cluster.nodes[LOST]!.url)
+      try {
+        await client.query('SET SESSION wsrep_sync_wait = 7')
+        await client.query('BEGIN')
+        await client.query('INSERT INTO item VALUES (1, 1)')
+        await cluster.cutOff(LOST)
+        await expect(client.query(sql)).rejects.toMatchObject({ errno: 1047 })
+      } finally {
+        client.destroy()
+      }
+    },
+    60_000,
+  )
+})
+
+describe.each(CASES)('%s, a node is %s and joins again', (name, how, { shared, make, leave, come }) => {
   let torture: Torture
   beforeEach(async () => {
     const urls = cluster.nodes.map(({ url }) => url)
@@ -68,12 +102,12 @@ describe.each(CASES)('%s, a node is %s and joins again', (name, how, { shared, m
       await reached(() => stored.before.every(n => n > 20))
       phase = 'away'
       let started = Date.now()
-      await end(LOST)
+      await leave()
       took.end = Date.now() - started
       // Its own has been refused, and the others have worked since.
       await reached(() => stored.away[0]! > 20 && stored.away[1]! > 20 && refused.away[LOST]! > 5)
       started = Date.now()
-      await cluster.nodes[LOST]!.start()
+      await come()
       await cluster.joined(LOST)
       took.join = Date.now() - started
       phase = 'back'

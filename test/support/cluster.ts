@@ -14,6 +14,10 @@ export interface Cluster {
   admin(node: number): Promise<Connection>
   /** Resolves when the node is a member again and has everything. */
   joined(node: number): Promise<void>
+  /** From the other nodes, not from its clients; resolves when it has given up its place in the cluster. */
+  cutOff(node: number): Promise<void>
+  /** The end of that. */
+  reconnect(node: number): Promise<void>
   /** An application whose pool leads to that node; ended with the cluster or before. */
   serve(
     node: number,
@@ -57,6 +61,11 @@ export async function openCluster(): Promise<Cluster> {
       return false
     }
   }
+  async function until(node: number, isIn: boolean): Promise<void> {
+    while ((await isMember(node)) !== isIn) await new Promise(resolve => setTimeout(resolve, LOOK_AGAIN_MS))
+  }
+  const isolate = async (node: number, how: 0 | 1): Promise<unknown> =>
+    (await admin(node)).query(`SET GLOBAL wsrep_provider_options = 'gmcast.isolate=${how}'`)
 
   const clear = async (): Promise<void> => {
     for (const one of undo.splice(0).reverse()) await one()
@@ -64,8 +73,13 @@ export async function openCluster(): Promise<Cluster> {
   const cluster: Cluster = {
     nodes,
     admin,
-    async joined(node) {
-      while (!(await isMember(node))) await new Promise(resolve => setTimeout(resolve, LOOK_AGAIN_MS))
+    joined: node => until(node, true),
+    async cutOff(node) {
+      await isolate(node, 1)
+      await until(node, false)
+    },
+    async reconnect(node) {
+      await isolate(node, 0)
     },
     async serve(node, below, options = {}, url = nodes[node]!.url) {
       const pool: Pool = mysql.createPool({ uri: url, connectionLimit: 8 })
