@@ -1,6 +1,6 @@
 /**
- * A node of a Galera cluster is stopped, or killed, under load, and joins again: the applications on the other nodes go on,
- * its own answers 503 and recovers alone, and nothing that was answered 200 is lost. With a memory of its own for each
+ * A node of a Galera cluster is stopped, killed or cut off from the others under load, and joins again: the applications on
+ * the other nodes go on, its own answers 503 and recovers alone, and nothing that was answered 200 is lost. With a memory of its own for each
  * application, and with sessions that all of them share in MySQL.
  */
 import mysql from 'mysql2/promise'
@@ -46,7 +46,7 @@ describe('a node that is cut off from the others', () => {
     ['a statement', 'SELECT * FROM sessions'],
     ['COMMIT', 'COMMIT'],
   ])(
-    'answers %s',
+    'answers %s with 1047',
     async (_, sql) => {
       const admin = await cluster.admin(0)
       await admin.query(
