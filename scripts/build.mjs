@@ -33,11 +33,19 @@ export function build() {
   })
 }
 
-/** The applications: example-app/ and bench/ → .cache/build. They are compiled against dist/, so build() first. */
+/** The applications: example-app/, bench/ and test/processes/ → .cache/build. Compiled against dist/: build() first. */
 export function buildApps() {
-  const inputs = [...always, 'tsconfig.apps.json', 'lib', 'example-app', 'bench']
+  const inputs = [
+    ...always,
+    'tsconfig.apps.json',
+    'lib',
+    'example-app',
+    'bench',
+    'test/processes',
+    'test/support/torture-app.ts',
+  ]
   return whenChanged('.cache/build', inputs, async out => {
-    say('compiling the example and the benchmarks …')
+    say('compiling the applications …')
     await compile('tsconfig.apps.json', out)
     for (const folder of ['example-app', 'bench'].filter(name => existsSync(name))) {
       cpSync(folder, join(out, folder), { recursive: true, filter: file => !file.endsWith('.ts') })

@@ -34,7 +34,7 @@ const commands = {
   /** Random faults under load: `npm run test:faults -- --faults 500 --seed 42`. */
   async 'test-faults'(args) {
     const env = faultsOf(args)
-    await setUp({ database: true })
+    await setUp({ apps: true, database: true })
     return run(process.execPath, ['node_modules/jest/bin/jest.js', 'test/faults'], { env })
   },
   async check() {
@@ -49,7 +49,7 @@ const commands = {
   async 'with-db'(args) {
     const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
     if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest')
-    await setUp({ database: true })
+    await setUp({ apps: true, database: true })
     return run(command, rest)
   },
 }

@@ -39,6 +39,12 @@ export class ApplicationProcess<Figures> {
     return this.#ended()
   }
 
+  /** SIGKILL, as if the machine had stopped. Sent before this returns. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#exited
+  }
+
   /** Lets go of it: it ends at once, whoever waits for an answer. */
   async end(): Promise<number | null> {
     if (this.#child.connected) this.#child.disconnect()

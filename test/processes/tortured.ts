@@ -1,0 +1,23 @@
+/** `node tortured.js <database URL>`: the application of support/torture-app.ts in its process, sessions in MySQL. */
+import type { RequestListener } from 'node:http'
+import Koa, { type DefaultState } from 'koa'
+import mysql from 'mysql2/promise'
+import { mysqlStore, sessionTx, type SessionTxContext } from 'session-tx'
+import { serveApplication } from '../../example-app/processes/application.js'
+import { addEffect, tellCode } from '../support/torture-app.js'
+
+const [url = ''] = process.argv.slice(2)
+const pool = mysql.createPool({ uri: url, connectionLimit: 8 })
+const tx = sessionTx({ pool, store: mysqlStore(), retry: { retries: 10, deadlineMs: 10_000 } })
+const app = new Koa<DefaultState, SessionTxContext>()
+app.silent = true
+app.use(tellCode).use(tx).use(addEffect)
+
+serveApplication({
+  listener: app.callback() as RequestListener,
+  figures: () => tx.stats().requests,
+  close: async () => {
+    await tx.close()
+    await pool.end()
+  },
+})
