@@ -1,30 +1,18 @@
 /**
  * session-tx on a real Galera cluster whose nodes are all there: what one node has answered is seen on the others, lost
- * races are recognised as Galera reports them, COMMITs in doubt are settled across nodes, and the session store keeps its
- * contract. Nodes that are stopped are in galera-nodes.test.ts.
+ * races are recognised as Galera reports them, and COMMITs in doubt are settled across nodes. Nodes that are stopped are in
+ * galera-nodes.test.ts, the session store in galera-store.test.ts.
  */
 import mysql, { type Connection, type RowDataPacket } from 'mysql2'
-import mysqlPromise from 'mysql2/promise'
-import { mysqlStore } from '../../lib/index.js'
 import { COMMIT_TABLE_DDL, decideSlot, insertSlot } from '../../lib/mysql/commit-record/commit-table.js'
 import { settleOn } from '../../lib/mysql/commit-record/settle.js'
-import { type CoreConnection, corePoolOf } from '../../lib/mysql/driver.js'
-import { LeaseBroker } from '../../lib/mysql/lease/lease.js'
-import { storeDatabase } from '../../lib/mysql/store-database.js'
-import { sessionTables } from '../../lib/store/mysql-tables.js'
-import { storeContract } from '../../lib/testing/index.js'
-import { type Wish, Writer } from '../../lib/testing/session-writer.js'
-import { type Bench, benchOf } from '../../lib/testing/store-bench.js'
-import { NAMES } from '../../lib/session/store.js'
-import { systemClock } from '../../lib/transaction/clock.js'
+import { type CoreConnection } from '../../lib/mysql/driver.js'
 import type { TxContext, TxServed } from '../support/app.js'
 import { Barrier, deferred } from '../support/barrier.js'
 import { type Cluster, openCluster } from '../support/cluster.js'
 import { openProxy, type Proxy } from '../support/proxy.js'
 
 let cluster: Cluster
-const brokers: LeaseBroker[] = []
-const pools: mysqlPromise.Pool[] = []
 const ROUNDS = 50
 
 beforeAll(async () => {
@@ -36,37 +24,15 @@ beforeAll(async () => {
   await admin.query('INSERT INTO bulk SELECT seq, 0 FROM seq_1_to_1000')
   await admin.query('CREATE TABLE plain (id INT PRIMARY KEY, n INT NOT NULL) ENGINE=MyISAM')
   await admin.query(COMMIT_TABLE_DDL)
-  for (const { ddl } of sessionTables('sessions')) await admin.query(ddl)
-  for (const { url } of cluster.nodes) {
-    const pool = mysqlPromise.createPool({ uri: url, connectionLimit: 6 })
-    const options = { isolation: 'snapshot', lockWaitMs: 5_000, clock: systemClock } as const
-    brokers.push(new LeaseBroker(corePoolOf(pool), options))
-    pools.push(pool)
-  }
 }, 180_000)
-afterAll(async () => {
-  for (const broker of brokers) await broker.close()
-  for (const pool of pools) await pool.end()
-  await cluster.close()
-}, 30_000)
+afterAll(() => cluster.close(), 30_000)
 beforeEach(async () => {
   await query(0, 'REPLACE INTO item VALUES (1, 0), (2, 0), (3, 0)')
-  await seenEverywhere()
+  await cluster.seenEverywhere()
 })
 afterEach(() => cluster.clear())
 
-/** As somebody outside of every application. */
-async function query(node: number, sql: string): Promise<RowDataPacket[]> {
-  const [rows] = await (await cluster.admin(node)).query<RowDataPacket[]>(sql)
-  return rows
-}
-
-async function seenEverywhere(): Promise<void> {
-  for (const node of cluster.nodes.keys()) {
-    await query(node, 'SET SESSION wsrep_sync_wait = 7')
-    await query(node, 'SELECT 1 FROM item')
-  }
-}
+const query = (node: number, sql: string): Promise<RowDataPacket[]> => cluster.query(node, sql)
 
 const increment = (ctx: TxContext): Promise<unknown> => ctx.tx.query('UPDATE item SET n = n + 1 WHERE id = 1')
 const numberOf = async (ctx: TxContext): Promise<number> => {
@@ -75,14 +41,6 @@ const numberOf = async (ctx: TxContext): Promise<number> => {
 }
 const total = async (): Promise<number> =>
   Number((await query(0, 'SELECT n FROM item WHERE id = 1'))[0]?.['n'])
-
-test('each server is recognised as a node of Galera', async () => {
-  for (const broker of brokers) {
-    const lease = await broker.acquire(5_000)
-    expect(lease.server).toMatchObject({ flavour: 'galera', galera: true, snapshotIsolation: true })
-    lease.release()
-  }
-})
 
 describe('what one node has answered, another one sees', () => {
   const READS: readonly (readonly [string, (ctx: TxContext) => Promise<number>])[] = [
@@ -177,7 +135,7 @@ describe('lost races', () => {
       const n = await numberOf(ctx)
       if (ctx.tx.attempt === 1) {
         await query(1, 'UPDATE item SET n = n + 10 WHERE id = 1')
-        await seenEverywhere()
+        await cluster.seenEverywhere()
       }
       await ctx.tx.query('UPDATE item SET n = ? WHERE id = 1', [n + 1])
       ctx.body = { attempt: ctx.tx.attempt }
@@ -192,7 +150,7 @@ describe('lost races', () => {
       await increment(ctx)
       if (ctx.tx.attempt === 1) {
         await query(1, 'UPDATE item SET n = n + 10 WHERE id = 1')
-        await seenEverywhere() // also here: applied, so the holder has been aborted
+        await cluster.seenEverywhere() // also here: applied, so the holder has been aborted
       }
       await ctx.tx.query('UPDATE item SET n = n + 1 WHERE id = 2')
       ctx.body = { attempt: ctx.tx.attempt }
@@ -202,36 +160,48 @@ describe('lost races', () => {
     expect(await total()).toBe(11)
   })
 
-  test('under serializable a write skew across nodes can pass: reads are not certified', async () => {
-    let barriers = { read: new Barrier(2), written: new Barrier(2) }
-    const apps: TxServed[] = []
-    for (const node of [0, 1]) {
-      const handler = async (ctx: TxContext): Promise<void> => {
-        const isFirst = ctx.tx.attempt === 1
-        const [rows] = await ctx.tx.query<RowDataPacket[]>('SELECT SUM(n) AS sum FROM item WHERE id < 3')
-        if (isFirst) await barriers.read.arrive()
-        if (Number(rows[0]?.['sum']) > 1) await ctx.tx.query('UPDATE item SET n = 0 WHERE id = ?', [node + 1])
-        // Whoever hears of the other's COMMIT before its own is aborted, for the rows it has read are locked on its node.
-        if (isFirst) await barriers.written.arrive()
-        ctx.body = ''
+  const SUM = 'SELECT SUM(n) AS sum FROM item WHERE id < 3'
+  const BOTH_CHANGE = 'UPDATE item SET n = n + 1 WHERE id = 3'
+  test.each([
+    ['under serializable can pass: reads are not certified', 'serializable', [SUM], true],
+    ['with FOR UPDATE can pass: locks are local to a node', 'snapshot', [`${SUM} FOR UPDATE`], true],
+    ['does not pass where both change one row, too', 'snapshot', [SUM, BOTH_CHANGE], false],
+  ] as const)(
+    'a write skew across nodes %s',
+    async (what, isolation, [read, ...also], passes) => {
+      let barriers = { read: new Barrier(2), written: new Barrier(2) }
+      const apps: TxServed[] = []
+      for (const node of [0, 1]) {
+        const handler = async (ctx: TxContext): Promise<void> => {
+          const isFirst = ctx.tx.attempt === 1
+          const [rows] = await ctx.tx.query<RowDataPacket[]>(read)
+          if (isFirst) await barriers.read.arrive()
+          if (Number(rows[0]?.['sum']) > 1)
+            await ctx.tx.query('UPDATE item SET n = 0 WHERE id = ?', [node + 1])
+          for (const sql of also) await ctx.tx.query(sql)
+          // Whoever hears of the other's COMMIT before its own is aborted, for the rows it has locked on its node.
+          if (isFirst) await barriers.written.arrive()
+          ctx.body = ''
+        }
+        apps.push(await cluster.serve(node, handler, { isolation }))
       }
-      apps.push(await cluster.serve(node, handler, { isolation: 'serializable' }))
-    }
-    const sums: Record<string, number> = {}
-    for (let round = 0; round < ROUNDS; round++) {
-      barriers = { read: new Barrier(2), written: new Barrier(2) }
-      await query(0, 'UPDATE item SET n = 1')
-      await seenEverywhere()
-      const answers = await Promise.all(apps.map(app => app.client().send('POST', '/')))
-      expect(answers.map(({ status }) => status)).toEqual([200, 200])
-      await seenEverywhere()
-      const [row] = await query(0, 'SELECT SUM(n) AS sum FROM item WHERE id < 3')
-      const sum = String(row?.['sum'])
-      sums[sum] = (sums[sum] ?? 0) + 1
-    }
-    process.stdout.write(`write skew, what is left: ${JSON.stringify(sums)}\n`)
-    expect(sums['0']).toBeGreaterThan(0)
-  }, 60_000)
+      const left: Record<string, number> = {}
+      for (let round = 0; round < ROUNDS; round++) {
+        barriers = { read: new Barrier(2), written: new Barrier(2) }
+        await query(0, 'UPDATE item SET n = 1')
+        await cluster.seenEverywhere()
+        const answers = await Promise.all(apps.map(app => app.client().send('POST', '/')))
+        expect(answers.map(({ status }) => status)).toEqual([200, 200])
+        await cluster.seenEverywhere()
+        const [row] = await query(0, SUM)
+        const sum = String(row?.['sum'])
+        left[sum] = (left[sum] ?? 0) + 1
+      }
+      process.stdout.write(`write skew ${what}: ${JSON.stringify(left)}\n`)
+      expect((left['0'] ?? 0) > 0).toBe(passes)
+    },
+    60_000,
+  )
 })
 
 test('a write to a table that cannot roll back is refused', async () => {
@@ -363,7 +333,7 @@ describe('the commit record across nodes', () => {
       await increment(ctx)
       if (ctx.tx.attempt === 1) {
         await query(0, 'UPDATE item SET n = n + 10 WHERE id = 1')
-        await seenEverywhere()
+        await cluster.seenEverywhere()
       }
       ctx.body = { attempt: ctx.tx.attempt }
     }
@@ -395,108 +365,3 @@ describe('the commit record across nodes', () => {
     },
   )
 })
-
-describe('one session on two nodes', () => {
-  /** Locks are local to a node, so both are ready to commit; what the one changes, certification tells the other. */
-  async function bothCommit(
-    wishes: readonly [Wish, Wish],
-    inTurn: boolean,
-  ): Promise<{ readonly ends: readonly string[]; readonly variables: string }> {
-    const benches: Bench[] = []
-    for (const node of [0, 1]) {
-      const made = { store: mysqlStore(), database: storeDatabase(brokers[node]!, 5_000) }
-      benches.push(await benchOf(made, {}))
-    }
-    const [{ key, write }] = benches as [Bench, Bench]
-    try {
-      await write({ set: { a: 1, b: 1 } })
-      const writers = await Promise.all(benches.map(from => Writer.of(from, key)))
-      for (const [place, writer] of writers.entries()) await writer.wants(wishes[place]!).claim.prepare()
-      const end = async (writer: Writer): Promise<string> => {
-        try {
-          await writer.finish()
-          return 'committed'
-        } catch (error) {
-          await writer.abort()
-          return String((error as { errno?: number }).errno ?? error)
-        }
-      }
-      const [one, two] = writers as [Writer, Writer]
-      const ends = inTurn ? [await end(one), await end(two)] : await Promise.all([end(one), end(two)])
-      await seenEverywhere()
-      const rows = await query(2, `SELECT variable FROM sessions WHERE session = '${key}' ORDER BY 1`)
-      return { ends, variables: rows.map(row => String(row['variable'])).join() }
-    } finally {
-      for (const { store } of benches) await store.close()
-    }
-  }
-  test.each([
-    ['one after the other', true],
-    ['at once', false],
-  ])('different variables, committed %s, are both kept', async (_, inTurn) => {
-    const { ends } = await bothCommit([{ set: { a: 2 } }, { set: { b: 2 } }], inTurn)
-    expect(ends).toEqual(['committed', 'committed'])
-  })
-
-  test.each<[string, readonly [Wish, Wish], string]>([
-    ['one variable', [{ set: { a: 2 } }, { set: { a: 3 } }], ',a,b'],
-    [
-      'each reads what the other writes, and it must be current',
-      [
-        { set: { a: 2 }, current: ['b'] },
-        { set: { b: 2 }, current: ['a'] },
-      ],
-      ',a,b',
-    ],
-    [
-      'what one writes must be current for one who writes no variable',
-      [{ set: { a: 2 } }, { current: ['a'] }],
-      ',a,b',
-    ],
-    ['the other way round', [{ current: ['a'] }, { set: { a: 2 } }], ',a,b'],
-    [
-      'what one makes must not be there for the other',
-      [{ set: { c: 1 } }, { set: { a: 2 }, current: ['c'] }],
-      ',a,b,c',
-    ],
-    [
-      'the names must be current, and one comes',
-      [{ set: { c: 1 } }, { set: { a: 2 }, current: [NAMES] }],
-      ',a,b,c',
-    ],
-    ['the names must be current, and one goes', [{ current: [NAMES] }, { set: { b: undefined } }], ',a,b'],
-    ['one variable comes, the session ends', [{ destroys: true }, { set: { c: 1 } }], ''],
-    ['the session ends, one variable comes', [{ set: { c: 1 } }, { destroys: true }], ',a,b,c'],
-    [
-      'one variable comes, the session is replaced',
-      [{ set: { c: 1 } }, { set: { a: 2 }, replaces: true }],
-      ',a,b,c',
-    ],
-    [
-      'one variable is written, the session is replaced',
-      [{ set: { b: 2 } }, { set: { a: 2 }, replaces: true }],
-      ',a,b',
-    ],
-    [
-      'the session is replaced, one variable is written',
-      [{ set: { a: 2 }, replaces: true }, { set: { b: 2 } }],
-      ',a,b',
-    ],
-  ])('%s: only one commits', async (_, wishes, left) => {
-    expect(await bothCommit(wishes, true)).toEqual({ ends: ['committed', '1213'], variables: left })
-    for (let round = 0; round < 10; round++) {
-      const { ends } = await bothCommit(wishes, false)
-      expect([...ends].sort()).toEqual(['1213', 'committed'])
-    }
-  })
-})
-
-let stores = 0
-storeContract(
-  'mysqlStore with a node of Galera for each store',
-  () => ({
-    store: mysqlStore(),
-    database: storeDatabase(brokers[stores++ % brokers.length]!, 5_000),
-  }),
-  { local: false, injectedClock: false, countsCommits: false, parallelClaims: false },
-)

@@ -12,6 +12,10 @@ export interface Cluster {
   readonly nodes: readonly OwnServer[]
   /** A connection of the cluster's own to each node, made anew where it was lost. */
   admin(node: number): Promise<Connection>
+  /** As somebody outside of every application. */
+  query(node: number, sql: string): Promise<RowDataPacket[]>
+  /** Resolves when every node has what any of them has answered. */
+  seenEverywhere(): Promise<void>
   /** Resolves when the node is a member again and has everything. */
   joined(node: number): Promise<void>
   /** From the other nodes, not from its clients; resolves when it has given up its place in the cluster. */
@@ -47,6 +51,11 @@ export async function openCluster(): Promise<Cluster> {
     return connection
   }
 
+  async function query(node: number, sql: string): Promise<RowDataPacket[]> {
+    const [rows] = await (await admin(node)).query<RowDataPacket[]>(sql)
+    return rows
+  }
+
   async function isMember(node: number): Promise<boolean> {
     try {
       const [rows] = await (await admin(node)).query<(RowDataPacket & { Value: string })[]>(STATE)
@@ -73,6 +82,13 @@ export async function openCluster(): Promise<Cluster> {
   const cluster: Cluster = {
     nodes,
     admin,
+    query,
+    async seenEverywhere() {
+      for (const node of nodes.keys()) {
+        await query(node, 'SET SESSION wsrep_sync_wait = 7')
+        await query(node, 'SELECT COUNT(*) FROM information_schema.engines')
+      }
+    },
     joined: node => until(node, true),
     async cutOff(node) {
       await isolate(node, 1)
