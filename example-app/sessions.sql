@@ -16,7 +16,9 @@ CREATE TABLE IF NOT EXISTS `sessions_times` (
   session    VARCHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   created_at DATETIME(3) NOT NULL COMMENT 'UTC',
   touched_at DATETIME(3) NOT NULL COMMENT 'UTC, idle time counts from here',
+  user       VARCHAR(43) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'SHA-256 of who session.userVariable names',
   PRIMARY KEY (session),
   KEY created_at (created_at),
-  KEY touched_at (touched_at)
+  KEY touched_at (touched_at),
+  KEY user (user)
 ) ENGINE = InnoDB;

@@ -5,8 +5,7 @@
 import { EventHub, type EventName, type Listener } from './events.js'
 import { Activity } from './joint/activity.js'
 import { HookRunner } from './joint/hook-runner.js'
-import { live } from './joint/life.js'
-import type { Isolation, JointParts, JointRequest, RunningAttempt } from './joint/request.js'
+import type { Isolation, JointParts, RunningAttempt } from './joint/request.js'
 import { Tombstones } from './joint/tombstones.js'
 import type { Tx } from './joint/tx.js'
 import { Recorder } from './metrics/recorder.js'
@@ -16,20 +15,15 @@ import { type CorePool, corePoolOf } from './mysql/driver.js'
 import { LeaseBroker } from './mysql/lease/lease.js'
 import { storeDatabase } from './mysql/store-database.js'
 import { watchPool } from './mysql/stray-queries.js'
-import { checkRetries } from './option-rules.js'
 import { DEFAULTS, resolveOptions, type ResolvedOptions, type SessionTxOptions } from './options.js'
 import { SessionTxError } from './errors.js'
-import { isSessionId, newSessionId } from './session/identity.js'
+import { newSessionId } from './session/identity.js'
 import type { SessionObject } from './session/session-object.js'
+import { destroySessionsOf, run, type RunOptions } from './run.js'
 import { memoryStore } from './store/memory.js'
 import { type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 import { TicketOffice } from './transaction/ticket.js'
-
-export interface RunOptions {
-  /** The id of an existing session (`ctx.session.id`); without it the work gets a new one. */
-  readonly sessionId?: string | undefined
-}
 
 /** What the middleware function carries, whatever the framework. */
 export interface Carried {
@@ -39,6 +33,12 @@ export interface Carried {
    * @throws as a request does: the work's own error, RETRIES_EXHAUSTED, COMMIT_UNKNOWN …
    */
   run<T>(work: (tx: Tx, session: SessionObject) => Promise<T> | T, options?: RunOptions): Promise<T>
+  /**
+   * Ends every session whose `session.userVariable` has this value now, each in a transaction of its own; a session of the
+   * request that calls it ends with that request's. Resolves to how many there were.
+   * @throws MISCONFIGURED without that option; STORE_UNAVAILABLE: some may be left, call it again
+   */
+  destroySessionsOf(user: unknown): Promise<number>
   /** What has happened since the start, as `/_tx/stats.json` gives it. */
   stats(): Stats
   /** Hears of events as they happen; returns how to stop. */
@@ -63,14 +63,15 @@ export function assemble<C>(
   const { clock } = environment
   const events = new EventHub()
   const store = options.store ?? memoryStore()
-  const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, cookie, cookieName } = options.session
+  const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, userVariable, cookie, cookieName } =
+    options.session
 
   const keepsRecord =
     options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
   const database =
     options.pool === undefined ? undefined : openDatabase(options, environment, events, keepsRecord)
   const own = database && storeDatabase(database.broker(options.isolation), options.acquireMs)
-  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs, database: own })
+  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs, userVariable, database: own })
   warnOfMemory(store.name, events)
   warnOfEscapes(events)
   const tickets =
@@ -125,6 +126,8 @@ export function assemble<C>(
     carried: {
       run: (work, runOptions = {}) =>
         run(parts, work, { ...runOptions, retries, isolation: options.isolation }),
+      destroySessionsOf: user =>
+        destroySessionsOf(parts, user, { retries, isolation: options.isolation, userVariable }),
       stats: () => recorder.stats(),
       on: (name, listener) => events.on(name, listener),
       close: () => (closing ??= close()),
@@ -235,42 +238,4 @@ function warnOfMemory(store: string, events: EventHub): void {
       'SessionTxWarning',
     )
   })
-}
-
-interface RunSetup extends RunOptions {
-  readonly retries: number
-  readonly isolation: Isolation
-}
-
-async function run<T>(
-  parts: JointParts,
-  work: (tx: Tx, session: SessionObject) => Promise<T> | T,
-  { sessionId, retries, isolation }: RunSetup,
-): Promise<T> {
-  if (typeof work !== 'function') throw new TypeError(`tx.run(work) needs a function, got ${typeof work}`)
-  if (sessionId !== undefined && !isSessionId(sessionId))
-    throw new TypeError('tx.run: sessionId is not the id of a session')
-  let hooksEnd: Promise<void> | undefined
-  const request: JointRequest<T> = {
-    retries: checkRetries(retries),
-    isolation,
-    readOnly: false,
-    route: () => '(run)',
-    sessionId: () => sessionId,
-    begun: () => {},
-    reset: () => {},
-    work: async (tx, session) => work(tx, session()),
-    vetoes: () => false,
-    commitsOnError: () => false,
-    notRerunnable: () => undefined,
-    committed: () => {},
-    afterResponse: start => start(),
-    hooksBegun: end => {
-      hooksEnd = end
-    },
-    report: error => process.emitWarning(`a hook of tx.run() failed: ${String(error)}`, 'SessionTxWarning'),
-  }
-  const result = await live(request, parts)
-  await hooksEnd
-  return result
 }

@@ -1,7 +1,8 @@
 /**
  * The public entry for Koa: every export listed by name. Express has its own. Nothing is decided here.
  */
-import { assemble, type Carried, type RunOptions } from './assembly.js'
+import { assemble, type Carried } from './assembly.js'
+import type { RunOptions } from './run.js'
 import { SessionCookie } from './http/cookie.js'
 import { koaMiddleware, type KoaSetup, koaTransactional, type RouteOptions } from './http/koa.js'
 import type { KoaContext, KoaMiddleware } from './http/koa-context.js'
@@ -142,6 +143,6 @@ export type { MetricsOptions } from './metrics/endpoint.js'
 export type { Stats } from './metrics/stats.js'
 export type { RouteOptions } from './http/koa.js'
 export type { KoaContext, KoaMiddleware, KoaNext } from './http/koa-context.js'
-export type { RunOptions } from './assembly.js'
+export type { RunOptions } from './run.js'
 export type { Clock, Environment, Timer } from './transaction/clock.js'
 export type { Tx }

@@ -10,12 +10,7 @@ import { COOKIE_RULES, oneOf, type Rule } from './session/cookie-attributes.js'
 /**
  * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
  */
-export const NOT_YET: ReadonlySet<string> = new Set([
-  'clientGone',
-  'retry.rehearse',
-  'session.userVariable',
-  'hold.responseBytesMax',
-])
+export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse', 'hold.responseBytesMax'])
 
 /** The longest that a Node timer can be set to; a longer one fires at once. */
 const TIMER_MS_MAX = 2_147_483_647
@@ -54,6 +49,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['session.cookie.partitioned', COOKIE_RULES.partitioned],
   ['session.cookie.priority', COOKIE_RULES.priority],
   ['session.cookie.prefix', oneOf('host')],
+  ['session.userVariable', must('the name of a session variable', isVariableName)],
   ['session.touchGranularityMs', delayMs],
   ['session.sizeBytesMax', whole(1, GIB)],
   ['keys', must('an array of at least one key (none empty), or an object with sign and verify', areKeys)],
@@ -209,6 +205,10 @@ function isPlainObject(value: unknown): value is Readonly<Record<string, unknown
   if (!isObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+function isVariableName(value: unknown): boolean {
+  return typeof value === 'string' && value !== ''
 }
 
 /** A pool of either flavour, or what carries one as mysql2's promise pool does. */

@@ -64,6 +64,8 @@ interface SessionOptions {
   readonly touchGranularityMs: number
   /** Encoded size; more is `SESSION_TOO_LARGE`. */
   readonly sizeBytesMax: number
+  /** Names the user: makes `destroySessionsOf(user)` possible. */
+  readonly userVariable: string | undefined
 }
 
 interface HoldOptions {
@@ -161,6 +163,7 @@ export const DEFAULTS = Object.freeze({
     }),
     touchGranularityMs: 30_000,
     sizeBytesMax: MIB,
+    userVariable: undefined,
   }),
   keys: undefined,
   resolve: NO_RESOLVERS,

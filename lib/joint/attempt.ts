@@ -11,7 +11,7 @@ import { MysqlResource } from '../mysql/resource.js'
 import type { ConfiguredCookie } from '../session/cookie-attributes.js'
 import { COOKIE_PART, type CookieWish, type SentCookie, sentCookie } from '../session/cookie-settings.js'
 import { DraftScope } from '../session/draft.js'
-import { sessionKey, shownKey } from '../session/identity.js'
+import { shownKey } from '../session/identity.js'
 import { SessionResource } from '../session/resource.js'
 import type { MembersSetup } from '../session/session-members.js'
 import { assignSession, type SessionObject, sessionObject } from '../session/session-object.js'
@@ -22,7 +22,13 @@ import { isPending } from '../transaction/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'
 import { Transaction, type TransactionState } from '../transaction/transaction.js'
 import { recognise } from './conflicts.js'
-import type { CookieChange, JointParts, JointRequest, RunningAttempt } from './request.js'
+import {
+  type CookieChange,
+  type JointParts,
+  type JointRequest,
+  keyOfSession,
+  type RunningAttempt,
+} from './request.js'
 import { JointSnapshot } from './snapshot.js'
 import { Tx } from './tx.js'
 import { ViewSnapshot } from './view-snapshot.js'
@@ -167,9 +173,8 @@ export class JointAttempt implements RunningAttempt {
    */
   findSession(): Promise<void> | undefined {
     const { parts, request, opensTogether } = this.#setup
-    const id = parts.store.capability === 'local' ? undefined : request.sessionId()
-    if (id === undefined) return undefined
-    const key = sessionKey(id)
+    const key = parts.store.capability === 'local' ? undefined : keyOfSession(request)
+    if (key === undefined) return undefined
     const found = parts.store.open(
       key,
       opensTogether,
@@ -207,7 +212,7 @@ export class JointAttempt implements RunningAttempt {
   #openSession(): SessionSide {
     const { parts, request, knewSession, deathsBefore } = this.#setup
     const id = request.sessionId()
-    const key = id === undefined ? undefined : sessionKey(id)
+    const key = keyOfSession(request)
     const knew = knewSession || (key !== undefined && parts.tombstones.has(key, deathsBefore))
     const opened = key === undefined ? undefined : this.#open(key, knew)
     const transaction = this.#ownTransaction()
@@ -286,7 +291,7 @@ export class JointAttempt implements RunningAttempt {
     const { transaction } = this
     const leases = broker(request.isolation)
     // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
-    const torn = request.isolation !== 'read committed' && request.sessionId() !== undefined
+    const torn = request.isolation !== 'read committed' && keyOfSession(request) !== undefined
     const lose = (conflict: SessionTxError): void => transaction.lose(conflict)
     const observer =
       parts.store.capability === 'same-connection'

@@ -1,6 +1,6 @@
 /**
  * What a joint transaction needs to know of the request it runs for, what all requests of one `sessionTx()` share, and
- * what a request sees of its running attempt: the seam between joint/ and whoever has requests. Types only.
+ * what a request sees of its running attempt: the seam between joint/ and whoever has requests.
  */
 import type { EventHub, NotRerunnableReason } from '../events.js'
 import type { CorePool } from '../mysql/driver.js'
@@ -8,6 +8,7 @@ import type { LeaseBroker } from '../mysql/lease/lease.js'
 import type { ConfiguredCookie } from '../session/cookie-attributes.js'
 import type { SentCookie } from '../session/cookie-settings.js'
 import type { Resolver } from '../session/resolvers.js'
+import { sessionKey } from '../session/identity.js'
 import type { SessionObject } from '../session/session-object.js'
 import type { SessionStore } from '../session/store.js'
 import type { Environment } from '../transaction/clock.js'
@@ -57,6 +58,8 @@ export interface JointRequest<T> {
   readonly route: () => string
   /** The well-formed id that came with the request. */
   readonly sessionId: () => string | undefined
+  /** For who knows the key of a session, and not its id. */
+  readonly sessionKey?: string | undefined
   /** An attempt exists from now on; nothing of it has run. */
   begun(attempt: RunningAttempt): void
   /** Makes attempt n > 1 look like attempt 1. */
@@ -97,4 +100,9 @@ export interface RunningAttempt {
   get session(): SessionObject
   set session(value: unknown)
   readonly cookieChange: CookieChange
+}
+
+export function keyOfSession({ sessionId, sessionKey: known }: JointRequest<unknown>): string | undefined {
+  const id = known === undefined ? sessionId() : undefined
+  return id === undefined ? known : sessionKey(id)
 }

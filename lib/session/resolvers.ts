@@ -5,6 +5,7 @@
  * @example
  * app.use(sessionTx({ resolve: { visits: resolvers.counter, seen: resolvers.union } }))
  */
+import { keyOf } from './value-key.js'
 
 /**
  * `base` is what the attempt started from, `committed` what is stored now, `mine` what the attempt wants to store; each
@@ -91,21 +92,4 @@ function record(value: unknown): Map<string, unknown> {
 
 function sameAt(a: Map<string, unknown>, b: Map<string, unknown>, key: string): boolean {
   return a.has(key) === b.has(key) && keyOf(a.get(key)) === keyOf(b.get(key))
-}
-
-/** Equal for equal session values: type-tagged, so 1, '1' and 1n differ, and Map, Set, Date and bytes have contents. */
-function keyOf(value: unknown): string {
-  return JSON.stringify(tagged(value))
-}
-
-function tagged(value: unknown): unknown {
-  if (typeof value === 'bigint') return ['n', value.toString()]
-  if (typeof value !== 'object' || value === null) return [typeof value, value]
-  if (Array.isArray(value)) return ['a', value.map(tagged)]
-  if (value instanceof Date) return ['d', value.getTime()]
-  if (value instanceof Uint8Array) return ['b', Buffer.from(value).toString('base64')]
-  if (value instanceof Map) return ['m', [...value].map(([key, item]) => [tagged(key), tagged(item)])]
-  if (value instanceof Set) return ['s', [...value].map(tagged)]
-  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
-  return ['o', entries.map(([key, item]) => [key, tagged(item)])]
 }

@@ -23,6 +23,8 @@
  *           cannot run again. `turn`, for `same-connection` stores only: the request lost a race for this session and is
  *           first in line here; nobody, of any process, may commit to the session until that transaction ends.
  * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
+ * sessionsOf  Keys of the sessions whose `userVariable` names this user now (its value is hashed by user-key.ts, which is
+ *           what a store keeps of it). May name one that is gone. Optional: without it nobody's sessions can be ended.
  * close     Stops timers. Called once.
  *
  * OpenSession.snapshot     The committed state now. It stays readable, unchanged, as long as somebody refers to it.
@@ -195,6 +197,8 @@ export interface StoreSettings {
   readonly idleMs: number | false
   readonly absoluteMs: number | false
   readonly touchGranularityMs: number
+  /** The variable whose value names the user, if sessions are to be found by it. */
+  readonly userVariable?: string | undefined
   /** For `same-connection` stores; undefined if no pool was configured. */
   readonly database?: StoreDatabase | undefined
 }
@@ -212,6 +216,7 @@ export interface SessionStore {
   start(settings: StoreSettings): void
   open(key: string, fresh?: boolean, turn?: AttemptTransaction): MaybePromise<OpenSession | undefined>
   create(key: string): MaybePromise<OpenSession>
+  sessionsOf?(user: string): MaybePromise<readonly string[]>
   counts(): StoreCounts
   close(): MaybePromise<void>
 }

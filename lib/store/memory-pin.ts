@@ -22,6 +22,8 @@ interface PinSetup {
   readonly key: string
   readonly record: SessionRecord
   readonly touch: () => boolean
+  /** These variables have been written. */
+  readonly installed: (writes: ReadonlyMap<string, Settled | undefined>) => void
   readonly released: () => void
   readonly ended: () => void
 }
@@ -197,13 +199,14 @@ class MemoryClaim implements Claim {
 
   commit(): void {
     const { writes, by, replaces, destroys } = this.#write
-    const { record, touch, ended } = this.#setup
+    const { record, touch, installed, ended } = this.#setup
     if (destroys) {
       if (record.dead) return
       record.die(by)
       ended()
     } else if (writes.size > 0 || replaces) {
       record.install(this.#merged ?? writes, by, replaces)
+      installed(this.#merged ?? writes)
       touch()
     }
   }

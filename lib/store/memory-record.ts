@@ -11,6 +11,8 @@ export class SessionRecord {
   pins = 0
   dead = false
   expiryReported = false
+  /** The key of the user whose session it is. */
+  user: string | undefined
   readonly holds = new HoldTable()
   readonly #variables = new VersionedVariables()
   /** Route of the last commit. */

@@ -8,6 +8,7 @@
 import { LRUCache } from 'lru-cache'
 import { SessionTxError } from '../errors.js'
 import { shownKey } from '../session/identity.js'
+import { userKeyOf } from '../session/user-key.js'
 import type { OpenSession, SessionStore, StoreCounts, StoreSettings } from '../session/store.js'
 import type { Timer } from '../transaction/clock.js'
 import { MemoryPin } from './memory-pin.js'
@@ -57,6 +58,8 @@ class MemoryStore implements SessionStore {
   readonly #resting: LRUCache<string, SessionRecord>
   readonly #sessionsMax: number
   readonly #pinned = new Map<string, SessionRecord>()
+  /** Keys of sessions by the key of their user. */
+  readonly #users = new Map<string, Set<string>>()
   #settings: StoreSettings | undefined
   #sweeper: Timer | undefined
 
@@ -66,13 +69,14 @@ class MemoryStore implements SessionStore {
     // only entry is deleted, which is at every request of somebody who is alone (200 000 places: 0.2 ms).
     this.#resting = new LRUCache({
       maxSize: bytesMax,
-      dispose: (_record, key, reason) => {
-        if (reason === 'evict') this.#evicted(key)
+      dispose: (record, key, reason) => {
+        if (reason === 'evict') this.#evicted(key, record)
       },
     })
   }
 
-  #evicted(key: string): void {
+  #evicted(key: string, record: SessionRecord): void {
+    this.#belongs(key, record, undefined)
     this.#started.events.emit('session:evicted', { session: shownKey(key) })
   }
 
@@ -113,9 +117,35 @@ class MemoryStore implements SessionStore {
       key,
       record,
       touch: () => this.#touch(record),
+      installed: writes => {
+        const { userVariable } = this.#started
+        if (userVariable !== undefined && writes.has(userVariable))
+          this.#belongs(key, record, userKeyOf(writes.get(userVariable)))
+      },
       released: () => this.#unpin(key, record),
-      ended: () => this.#started.events.emit('session:destroyed', { session: shownKey(key) }),
+      ended: () => {
+        this.#belongs(key, record, undefined)
+        this.#started.events.emit('session:destroyed', { session: shownKey(key) })
+      },
     })
+  }
+
+  #belongs(key: string, record: SessionRecord, user: string | undefined): void {
+    const before = record.user
+    if (before === user) return
+    record.user = user
+    if (before !== undefined) {
+      const sessions = this.#users.get(before)
+      sessions?.delete(key)
+      if (sessions?.size === 0) this.#users.delete(before)
+    }
+    if (user === undefined) return
+    const sessions = this.#users.get(user) ?? new Set()
+    this.#users.set(user, sessions.add(key))
+  }
+
+  sessionsOf(user: string): readonly string[] {
+    return [...(this.#users.get(user) ?? [])]
   }
 
   #unpin(key: string, record: SessionRecord): void {
@@ -127,7 +157,7 @@ class MemoryStore implements SessionStore {
     if (this.#expire(key, record)) return
     this.#resting.set(key, record, { size: record.latest.sizeBytes + RECORD_BYTES })
     // Larger than all the room there is: the cache does not take it, and does not say so.
-    if (!this.#resting.has(key)) this.#evicted(key)
+    if (!this.#resting.has(key)) this.#evicted(key, record)
     if (this.#resting.size > this.#sessionsMax) this.#resting.pop()
   }
 
@@ -146,6 +176,7 @@ class MemoryStore implements SessionStore {
     const reason = this.#expiry(record)
     if (reason === undefined) return false
     this.#resting.delete(key)
+    this.#belongs(key, record, undefined)
     if (!record.expiryReported) {
       record.expiryReported = true
       this.#started.events.emit('session:expired', { session: shownKey(key), reason })

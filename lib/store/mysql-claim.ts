@@ -17,6 +17,7 @@ import {
   type Settled,
   type StoreTransaction,
 } from '../session/store.js'
+import { userKeyOf } from '../session/user-key.js'
 import { CODEC_FORMAT, encodeValue } from './codec.js'
 import { columnsOf, Comparison, type Found, foundIn, namesAmong } from './mysql-comparison.js'
 import { type MysqlEntry, MysqlVariable, newStamp } from './mysql-entry.js'
@@ -35,6 +36,8 @@ export interface ClaimSetup {
   /** It is what the attempt's transaction sees, too: read in its view, or held by it. */
   readonly fits: boolean
   readonly statements: SessionStatements
+  /** Names the user whose session it is. */
+  readonly userVariable: string | undefined
   readonly transaction: AttemptTransaction
   /** What the database says; as an error of ours if it is one of set-up. */
   readonly explained: (error: unknown) => unknown
@@ -75,7 +78,10 @@ export class MysqlClaim implements Claim {
       if (isNew) await this.#create(on)
       else if (destroys) await this.#destroy(on, unchecked)
       else if (looks && !(on.locksAreLocal && current.size > 0)) await this.#look(on, unchecked)
-      else await this.#compareAndSet(on, unchecked)
+      else {
+        await this.#compareAndSet(on, unchecked)
+        await this.#nameUser(on)
+      }
     } catch (error) {
       throw explained(error)
     }
@@ -97,7 +103,19 @@ export class MysqlClaim implements Claim {
     const own: Row = { variable: EXISTENCE, version: 1, format: CODEC_FORMAT, value: "''" }
     const rows = this.#rowsOf(on, this.#write.writes, () => 0)
     await on.change(statements.insert(key, [own, ...rows], this.#commitOf(on)))
-    await on.change(statements.insertTimes(key))
+    await on.change(statements.insertTimes(key, this.#user))
+  }
+
+  get #user(): string | undefined {
+    const { userVariable } = this.#setup
+    return userVariable === undefined ? undefined : userKeyOf(this.#installs.get(userVariable))
+  }
+
+  /** At a login or logout that keeps its session. */
+  async #nameUser(on: StoreTransaction): Promise<void> {
+    const { key, statements, userVariable } = this.#setup
+    if (userVariable !== undefined && this.#installs.has(userVariable))
+      await on.change(statements.setUser(key, this.#user))
   }
 
   async #destroy(on: StoreTransaction, unchecked: readonly Part[]): Promise<void> {

@@ -13,7 +13,8 @@ import { type ClaimSetup, MysqlClaim } from './mysql-claim.js'
 import type { MysqlEntry, MysqlVariable } from './mysql-entry.js'
 import { disturbanceOf, type Version } from './versioned-variables.js'
 
-interface OpenSetup extends Pick<ClaimSetup, 'statements' | 'explained' | 'created' | 'ended' | 'touched'> {
+interface OpenSetup
+  extends Pick<ClaimSetup, 'statements' | 'userVariable' | 'explained' | 'created' | 'ended' | 'touched'> {
   readonly key: string
   readonly entry: MysqlEntry
   readonly isNew: boolean

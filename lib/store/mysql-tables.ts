@@ -57,14 +57,16 @@ export function sessionTables(table: string): readonly TableDefinition[] {
     },
     {
       name: `${table}_times`,
-      columns: ['session', 'created_at', 'touched_at'],
+      columns: ['session', 'created_at', 'touched_at', 'user'],
       ddl: `CREATE TABLE IF NOT EXISTS ${times} (
   session    VARCHAR(43) ${ASCII} NOT NULL,
   created_at DATETIME(3) NOT NULL COMMENT 'UTC',
   touched_at DATETIME(3) NOT NULL COMMENT 'UTC, idle time counts from here',
+  user       VARCHAR(43) ${ASCII} NULL COMMENT 'SHA-256 of who session.userVariable names',
   PRIMARY KEY (session),
   KEY created_at (created_at),
-  KEY touched_at (touched_at)
+  KEY touched_at (touched_at),
+  KEY user (user)
 ) ENGINE = InnoDB`,
     },
   ]
@@ -168,11 +170,19 @@ export class SessionStatements {
     )
   }
 
-  insertTimes(session: string): string {
+  insertTimes(session: string, user: string | undefined): string {
     return (
-      `INSERT INTO ${this.#names.times} (session, created_at, touched_at) ` +
-      `VALUES ('${session}', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3))`
+      `INSERT INTO ${this.#names.times} (session, created_at, touched_at, user) ` +
+      `VALUES ('${session}', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), ${userText(user)})`
     )
+  }
+
+  setUser(session: string, user: string | undefined): string {
+    return `UPDATE ${this.#names.times} FORCE INDEX (PRIMARY) SET user = ${userText(user)} WHERE session = '${session}'`
+  }
+
+  sessionsOf(user: string): string {
+    return `SELECT session FROM ${this.#names.times} WHERE user = ${userText(user)}`
   }
 
   remove(session: string, variables: readonly string[] | 'all'): string {
@@ -214,6 +224,10 @@ function ageOf(column: string): string {
 function at(session: string, variables: readonly string[] | 'all'): string {
   const where = `session = '${session}'`
   return variables === 'all' ? where : `${where} AND variable IN (${listed(variables)})`
+}
+
+function userText(user: string | undefined): string {
+  return user === undefined ? 'NULL' : `'${user}'`
 }
 
 function listed(texts: Iterable<string>): string {

@@ -246,6 +246,7 @@ class MysqlStore implements SessionStore {
       isNew,
       known,
       statements: this.#statements,
+      userVariable: this.#started.settings.userVariable,
       explained: this.#explained,
       created: () => this.#keep(key, entry),
       ended: () => {
@@ -276,6 +277,11 @@ class MysqlStore implements SessionStore {
     entry.touchedAt = now
     this.#started.times.touch(key, now)
     return true
+  }
+
+  async sessionsOf(user: string): Promise<readonly string[]> {
+    const rows = await this.#read(on => on.select(this.#statements.sessionsOf(user)))
+    return rows.map(([session]) => session ?? '')
   }
 
   /** What this process remembers; nobody counts the rows. */

@@ -29,6 +29,8 @@ export interface StoreCapabilities {
   readonly countsCommits: boolean
   /** Claims to different variables are prepared at the same time; false: one waits until the other is over. */
   readonly parallelClaims: boolean
+  /** It has `sessionsOf`. */
+  readonly findsUsers: boolean
 }
 
 export const GRANULARITY_MS = 1_000

@@ -6,6 +6,7 @@ import type { StoreSettings } from '../session/store.js'
 import { claims, concurrency } from './claim-sentences.js'
 import { runner } from './runner.js'
 import { type Bench, benchOf, type StoreCapabilities, type StoreFactory } from './store-bench.js'
+import { users } from './user-sentences.js'
 import { disturbances, existence, snapshots, time } from './store-sentences.js'
 
 /**
@@ -21,6 +22,7 @@ import { disturbances, existence, snapshots, time } from './store-sentences.js'
  *   injectedClock: true,
  *   countsCommits: true,
  *   parallelClaims: true,
+ *   findsUsers: true,
  * })
  * // The store under test is then what sessionTx takes: app.use(sessionTx({ store: memoryStore() }))
  */
@@ -49,5 +51,6 @@ export function storeContract(name: string, factory: StoreFactory, capabilities:
     describe('a claim', () => claims(sentence, capabilities))
     describe('claims at the same time', () => concurrency(sentence, capabilities))
     describe('time', () => time(sentence, capabilities))
+    describe('a session of a user', () => users(sentence, capabilities))
   })
 }

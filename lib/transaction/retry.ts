@@ -6,6 +6,7 @@
 import type { NotRerunnableReason } from '../events.js'
 import { type ConflictKind, isSessionTxError, SessionTxError, type SessionTxErrorCode } from '../errors.js'
 import { type BackoffOptions, backoffMs } from './backoff.js'
+import type { RetryBudget } from './budget.js'
 import type { Interrupt } from './interrupt.js'
 import type { Ticket, TicketOffice } from './ticket.js'
 
@@ -61,11 +62,13 @@ interface RetryTools {
   readonly random: () => number
   /** Undefined: losers sleep instead of queueing. */
   readonly tickets: TicketOffice | undefined
+  /** What re-runs that sleep are paid with; undefined: they cost nothing. */
+  readonly budget?: RetryBudget | undefined
 }
 
 /**
  * Runs attempts until one settles the request.
- * @throws RETRIES_EXHAUSTED NOT_RERUNNABLE RESPONSE_STARTED DEADLINE QUEUE_FULL with the last conflict as cause;
+ * @throws RETRIES_EXHAUSTED BUDGET_EXHAUSTED NOT_RERUNNABLE RESPONSE_STARTED DEADLINE QUEUE_FULL with the last conflict as cause;
  * STORE_UNAVAILABLE when the last attempt found no database
  */
 export async function withRetries<T>(
@@ -75,6 +78,7 @@ export async function withRetries<T>(
 ): Promise<T> {
   let ticket: Ticket | undefined
   let charged = 0
+  tools.budget?.earn()
   const freeSpent = new Set<ConflictKind>()
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
@@ -100,7 +104,14 @@ export async function withRetries<T>(
       const ofThisKind = (seen.get(kind) ?? 0) + 1
       seen.set(kind, ofThisKind)
       const spent = !free && (charged >= options.retries || ofThisKind > rerunsMax)
-      const refusal = refuse(request, end.error, spent, order.attempt)
+      const queues = tools.tickets !== undefined && end.ticketKeys.length > 0
+      // Who lost again while it held the ticket competes with others that do not queue, so queueing alone is no way out.
+      const pays = !free && (!queues || covers(ticket, end.ticketKeys))
+      const refusal =
+        refuse(request, end.error, spent ? 'retries' : undefined, order.attempt) ??
+        (pays && tools.budget?.take() === false
+          ? refuse(request, end.error, 'budget', order.attempt)
+          : undefined)
       request.onConflict(end.error, order, end.attemptMs, refusal)
       if (refusal !== undefined) throw refusal
 
@@ -108,7 +119,7 @@ export async function withRetries<T>(
       else charged += 1
       const waitStart = tools.now()
       let waitedFor: 'ticket' | 'backoff' | 'nothing' = 'nothing'
-      if (tools.tickets !== undefined && end.ticketKeys.length > 0) {
+      if (queues && tools.tickets !== undefined) {
         waitedFor = 'ticket'
         ticket = await takeTicket(tools.tickets, ticket, end, request.interrupt)
       } else if (!free) {
@@ -140,15 +151,20 @@ async function takeTicket(
   end: { readonly ticketKeys: readonly string[] },
   interrupt: Interrupt,
 ): Promise<Ticket> {
-  if (held !== undefined && end.ticketKeys.every(key => held.keys.includes(key))) return held
+  if (held !== undefined && covers(held, end.ticketKeys)) return held
   held?.release()
   return office.take([...(held?.keys ?? []), ...end.ticketKeys], interrupt)
 }
 
+function covers(ticket: Ticket | undefined, keys: readonly string[]): boolean {
+  return ticket !== undefined && keys.every(key => ticket.keys.includes(key))
+}
+
+/** @param spent the limit that is reached, if one is */
 function refuse(
   request: RetryRequest<unknown>,
   conflict: SessionTxError,
-  spent: boolean,
+  spent: 'retries' | 'budget' | undefined,
   attempt: number,
 ): SessionTxError | undefined {
   const ended = request.interrupt.waitingEnded
@@ -157,13 +173,15 @@ function refuse(
   // The client learns what is wrong, not how often it was tried.
   const { cause } = conflict
   if (conflict.conflict?.kind === 'unavailable' && isSessionTxError(cause)) {
-    return spent || reason !== undefined ? cause : undefined
+    return spent !== undefined || reason !== undefined ? cause : undefined
   }
   if (reason === 'responseStarted') {
     return refusal('RESPONSE_STARTED', 'the handler wrote to the response itself, so it cannot run again')
   }
   if (reason !== undefined) return refusal('NOT_RERUNNABLE', REASONS[reason])
-  if (spent)
+  if (spent === 'budget')
+    return refusal('BUDGET_EXHAUSTED', 'too many requests of this process run again at the moment')
+  if (spent === 'retries')
     return refusal('RETRIES_EXHAUSTED', `gave up after ${attempt} attempt${attempt === 1 ? '' : 's'}`)
   return undefined
 

@@ -146,5 +146,5 @@ storeContract(
     store: mysqlStore(),
     database: storeDatabase(brokers[stores++ % brokers.length]!, 5_000),
   }),
-  { local: false, injectedClock: false, countsCommits: false, parallelClaims: false },
+  { local: false, injectedClock: false, countsCommits: false, parallelClaims: false, findsUsers: true },
 )

@@ -7,4 +7,5 @@ storeContract('memoryStore', () => memoryStore(), {
   injectedClock: true,
   countsCommits: true,
   parallelClaims: true,
+  findsUsers: true,
 })

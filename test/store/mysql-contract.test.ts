@@ -25,10 +25,26 @@ afterAll(async () => {
   await db.close()
 })
 
-const capabilities = { local: false, injectedClock: false, countsCommits: false, parallelClaims: false }
+const capabilities = {
+  local: false,
+  injectedClock: false,
+  countsCommits: false,
+  parallelClaims: false,
+  findsUsers: true,
+}
 
 storeContract(
   'mysqlStore',
   () => ({ store: mysqlStore(), database: storeDatabase(broker, 5_000) }),
+  capabilities,
+)
+
+storeContract(
+  'mysqlStore that changes what it would lock, as on Galera,',
+  () => {
+    const { begin } = storeDatabase(broker, 5_000)
+    const database = { begin: async () => Object.assign(await begin(), { locksAreLocal: true }) }
+    return { store: mysqlStore(), database }
+  },
   capabilities,
 )

@@ -40,11 +40,10 @@ beforeEach(async () => {
 /** A session of that age, last used so long ago. */
 async function stored(key: string, createdMs: number, idleMs: number): Promise<void> {
   const ago = 'UTC_TIMESTAMP(3) - INTERVAL ? MICROSECOND'
-  await db.pool.query(`INSERT INTO sessions_times VALUES (?, ${ago}, ${ago})`, [
-    key,
-    createdMs * 1_000,
-    idleMs * 1_000,
-  ])
+  await db.pool.query(
+    `INSERT INTO sessions_times (session, created_at, touched_at) VALUES (?, ${ago}, ${ago})`,
+    [key, createdMs * 1_000, idleMs * 1_000],
+  )
   await db.pool.query(
     "INSERT INTO sessions VALUES (?, '', 1, 1, 1, '', '', UTC_TIMESTAMP(3)), (?, 'n', 1, 1, 1, '1', '', UTC_TIMESTAMP(3))",
     [key, key],

@@ -18,6 +18,7 @@ export const ranks: Readonly<Record<string, number>> = {
   http: 5,
   metrics: 5,
   'assembly.ts': 6,
+  'run.ts': 6,
   'options.ts': 6,
   'option-rules.ts': 6,
   'index.ts': 6,

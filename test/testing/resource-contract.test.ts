@@ -88,6 +88,7 @@ describe('without a test runner', () => {
           injectedClock: true,
           countsCommits: true,
           parallelClaims: true,
+          findsUsers: true,
         }),
     ],
     ['resourceContract', () => resourceContract('x', () => Promise.reject(new Error('no')))],

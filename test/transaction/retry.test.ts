@@ -1,6 +1,7 @@
 /** The one loop: whether, when and how often an attempt runs again. Attempts are scripted; time stands still. */
 import { type ConflictKind, conflictError, SessionTxError } from '../../lib/errors.js'
 import type { NotRerunnableReason } from '../../lib/events.js'
+import { RetryBudget } from '../../lib/transaction/budget.js'
 import { Interrupt } from '../../lib/transaction/interrupt.js'
 import {
   type AttemptEnd,
@@ -41,6 +42,7 @@ function lost(options: LossOptions = {}): End & { error: SessionTxError } {
 interface Setup extends Partial<RetryOptions> {
   readonly clock?: FakeClock
   readonly office?: TicketOffice | undefined
+  readonly budget?: RetryBudget | undefined
   readonly deadlineMs?: number
   readonly watchClient?: (gone: () => void) => () => void
   readonly cannot?: () => NotRerunnableReason | undefined
@@ -78,7 +80,7 @@ function request(script: readonly (End | (() => End | Promise<End>))[], setup: S
       backoffBaseMs: setup.backoffBaseMs ?? 5,
       backoffMaxMs: setup.backoffMaxMs ?? 250,
     },
-    { now: () => clock.now(), random, tickets: office },
+    { now: () => clock.now(), random, tickets: office, budget: setup.budget },
   )
   run.catch(() => {})
   return { run, clock, interrupt, orders, log }
@@ -459,4 +461,60 @@ test('hundred requests that lost the same key commit one after the other, first 
   })
   await Promise.all(requests)
   expect(order).toEqual(Array.from({ length: 100 }, (_, number) => number))
+})
+
+describe('the budget', () => {
+  const budgetOf = (capacity: number, ratio = 0): RetryBudget =>
+    new RetryBudget({ capacity, ratio, perSecond: 0 }, () => 0)
+
+  test('a re-run that sleeps takes a token; without one the request is refused, and says so', async () => {
+    const budget = budgetOf(1)
+    const scripted = request([lost(), lost(), done('never')], { budget })
+    await expect(play(scripted)).rejects.toMatchObject({
+      code: 'BUDGET_EXHAUSTED',
+      status: 503,
+      headers: { 'Retry-After': '1' },
+      cause: { code: 'CONFLICT' },
+    })
+    expect(scripted.log.at(-1)).toBe('conflict in 2 after 7 ms: BUDGET_EXHAUSTED')
+    expect(budget.counts.tokens).toBe(0)
+  })
+
+  test('every request brings its part, also one that never loses', async () => {
+    const budget = budgetOf(1, 0.5)
+    budget.take()
+    await play(request([done('first')], { budget }))
+    await play(request([done('second')], { budget }))
+    expect(await play(request([lost(), done('third')], { budget }))).toBe('third')
+  })
+
+  test('who queues pays nothing, and who loses while it holds its ticket pays', async () => {
+    const budget = budgetOf(1)
+    const office = new TicketOffice(64)
+    const queued = () => lost({ keys: ['a'] })
+    expect(await play(request([queued(), done('queued')], { budget, office }))).toBe('queued')
+    expect(budget.counts.tokens).toBe(1)
+    expect(await play(request([queued(), queued(), done('again')], { budget, office }))).toBe('again')
+    expect(budget.counts.tokens).toBe(0)
+    const wider = () => lost({ keys: ['a', 'b'] })
+    expect(await play(request([queued(), wider(), done('wider')], { budget, office }))).toBe('wider')
+    const third = request([queued(), queued(), done('never')], { budget, office })
+    await expect(play(third)).rejects.toMatchObject({ code: 'BUDGET_EXHAUSTED' })
+  })
+
+  test('what is free is free, and what is refused anyway takes nothing', async () => {
+    const budget = budgetOf(1)
+    const free = () => lost({ kind: 'snapshot', free: true })
+    expect(await play(request([free(), done('free')], { budget }))).toBe('free')
+    await expect(play(request([lost()], { budget, retries: 0 }))).rejects.toMatchObject({
+      code: 'RETRIES_EXHAUSTED',
+    })
+    expect(budget.counts.tokens).toBe(1)
+  })
+
+  test('no database to be had and no budget left: the answer is the database', async () => {
+    const unavailable = new SessionTxError('STORE_UNAVAILABLE', 'no connection')
+    const end = lost({ kind: 'unavailable', cause: unavailable })
+    await expect(play(request([end], { budget: budgetOf(0.5) }))).rejects.toBe(unavailable)
+  })
 })
