@@ -16,6 +16,7 @@ export default {
   transformIgnorePatterns: ['/node_modules/'],
   moduleNameMapper: {
     '^session-tx$': '<rootDir>/lib/index.ts',
+    '^session-tx/express$': '<rootDir>/lib/express.ts',
     '^session-tx/testing$': '<rootDir>/lib/testing/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

@@ -3,6 +3,8 @@
  * handling requests. The same for every framework; knows none.
  */
 import { EventHub, type EventName, type Listener } from './events.js'
+import { SessionCookie } from './http/cookie.js'
+import type { HttpSetup } from './http/http-setup.js'
 import { Activity } from './joint/activity.js'
 import { HookRunner } from './joint/hook-runner.js'
 import type { Isolation, JointParts, RunningAttempt } from './joint/request.js'
@@ -15,12 +17,14 @@ import { type CorePool, corePoolOf } from './mysql/driver.js'
 import { LeaseBroker } from './mysql/lease/lease.js'
 import { storeDatabase } from './mysql/store-database.js'
 import { watchPool } from './mysql/stray-queries.js'
-import { DEFAULTS, resolveOptions, type ResolvedOptions, type SessionTxOptions } from './options.js'
+import { checkRetries } from './option-rules.js'
+import { DEFAULTS, type OptionsFor, resolveOptions, type ResolvedOptions } from './options.js'
 import { SessionTxError } from './errors.js'
 import { newSessionId } from './session/identity.js'
 import type { SessionObject } from './session/session-object.js'
 import { destroySessionsOf, run, type RunOptions } from './run.js'
 import { memoryStore } from './store/memory.js'
+import { RetryBudget } from './transaction/budget.js'
 import { type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 import { TicketOffice } from './transaction/ticket.js'
@@ -47,19 +51,18 @@ export interface Carried {
   close(): Promise<void>
 }
 
-interface Assembly<C> {
-  readonly options: ResolvedOptions<C>
-  readonly parts: JointParts
+interface Assembly<Args extends unknown[]> {
+  readonly setup: HttpSetup<Args>
   readonly recorder: Recorder
   readonly carried: Carried
 }
 
 /** @throws MISCONFIGURED for an unknown or bad option, with a sentence that names it */
-export function assemble<C>(
-  given: SessionTxOptions<C>,
+export function assemble<Args extends unknown[]>(
+  given: OptionsFor<Args>,
   environment: Environment = systemEnvironment,
-): Assembly<C> {
-  const options = resolveOptions<C>(given)
+): Assembly<Args> {
+  const options = resolveOptions<Args>(given)
   const { clock } = environment
   const events = new EventHub()
   const store = options.store ?? memoryStore()
@@ -76,6 +79,8 @@ export function assemble<C>(
   warnOfEscapes(events)
   const tickets =
     options.retry.tickets === false ? undefined : new TicketOffice(options.retry.tickets.waitingMax)
+  const budget =
+    options.retry.budget === false ? undefined : new RetryBudget(options.retry.budget, () => clock.now())
   const activity = new Activity()
   const doubts = new Activity()
   const hooks = new HookRunner(events, activity)
@@ -87,6 +92,7 @@ export function assemble<C>(
     broker: database?.broker,
     pool: database?.pool,
     tickets,
+    budget,
     hooks,
     resolvers: options.resolve,
     conflicts: { isRetryable, duplicateIsConflict },
@@ -104,6 +110,7 @@ export function assemble<C>(
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),
     ...(tickets === undefined ? {} : { tickets: () => tickets.counts }),
+    ...(budget === undefined ? {} : { budget: () => budget.counts }),
     ...(database?.record === undefined ? {} : { inDoubt: () => database.record?.inDoubt ?? 0 }),
   })
   const retries = typeof options.retry.retries === 'function' ? DEFAULTS.retry.retries : options.retry.retries
@@ -120,8 +127,7 @@ export function assemble<C>(
     recorder.close()
   }
   return {
-    options,
-    parts,
+    setup: httpSetup(options, parts),
     recorder,
     carried: {
       run: (work, runOptions = {}) =>
@@ -132,6 +138,27 @@ export function assemble<C>(
       on: (name, listener) => events.on(name, listener),
       close: () => (closing ??= close()),
     },
+  }
+}
+
+function httpSetup<Args extends unknown[]>(
+  options: ResolvedOptions<Args>,
+  parts: JointParts,
+): HttpSetup<Args> {
+  const { session, retry, hold, isolation, skip, veto, commitOnError, readOnly, keys } = options
+  const { retries } = retry
+  return {
+    parts,
+    cookie: new SessionCookie(session.cookieName),
+    keys,
+    requestBytesMax: hold.requestBytesMax,
+    responseBytesMax: hold.responseBytesMax,
+    isolation,
+    retries: typeof retries === 'function' ? (...args) => checkRetries(retries(...args)) : () => retries,
+    readOnly,
+    skip,
+    veto,
+    commitOnError,
   }
 }
 
@@ -149,8 +176,8 @@ interface Database {
   close(): Promise<void>
 }
 
-function openDatabase<C>(
-  options: ResolvedOptions<C>,
+function openDatabase<Args extends unknown[]>(
+  options: ResolvedOptions<Args>,
   environment: Environment,
   events: EventHub,
   keepsRecord: boolean,

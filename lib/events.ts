@@ -23,7 +23,16 @@ export type ConflictDecision = 'rerun' | SessionTxErrorCode
 export type EscapeReason = 'nonTransactional' | 'implicitCommit'
 
 /** Why a request could not be run again. */
-export type NotRerunnableReason = 'body' | 'position' | 'responseStarted' | 'nextCalled' | EscapeReason
+export type NotRerunnableReason =
+  | 'body' // too large to be kept, or it broke off
+  | 'position' // what stands below us could not be found
+  | 'mountPath' // mounted under a path: Express has trimmed the URL
+  | 'nextCalled' // a handler under transactional() called next()
+  | 'responseStarted' // bytes have left, or must leave now
+  | 'responseBytes' // more of an answer than is held
+  | 'eventStream' // an answer without an end
+  | 'upgrade' // another protocol: the handler has the socket
+  | EscapeReason
 
 export interface EventPayloads {
   begin: TransactionFacts

@@ -2,15 +2,15 @@
  * The public entry for Koa: every export listed by name. Express has its own. Nothing is decided here.
  */
 import { assemble, type Carried } from './assembly.js'
+import type { RouteOptions } from './http/http-setup.js'
+import { koaMiddleware, koaTransactional } from './http/koa.js'
 import type { RunOptions } from './run.js'
-import { SessionCookie } from './http/cookie.js'
-import { koaMiddleware, type KoaSetup, koaTransactional, type RouteOptions } from './http/koa.js'
 import type { KoaContext, KoaMiddleware } from './http/koa-context.js'
 import { koaEndpoint } from './http/koa-endpoint.js'
 import type { RunningAttempt } from './joint/request.js'
 import type { Tx } from './joint/tx.js'
 import { createEndpoint, type MetricsOptions } from './metrics/endpoint.js'
-import { checkRetries, checkRoute } from './option-rules.js'
+import { checkRoute } from './option-rules.js'
 import type { SessionTxOptions } from './options.js'
 import type { SessionMembers } from './session/session-members.js'
 import type { Environment } from './transaction/clock.js'
@@ -70,21 +70,7 @@ export interface SessionTx extends Omit<Carried, 'run'> {
  * app.use(sessionTx({ pool: mysql.createPool({ uri }) }))
  */
 export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environment?: Environment): SessionTx {
-  const { options: resolved, parts, recorder, carried } = assemble<KoaContext>(options, environment)
-  const { session, retry, hold, isolation, skip, veto, commitOnError, readOnly, keys } = resolved
-  const { retries } = retry
-  const setup: KoaSetup = {
-    parts,
-    cookie: new SessionCookie(session.cookieName),
-    keys,
-    requestBytesMax: hold.requestBytesMax,
-    isolation,
-    retries: typeof retries === 'function' ? ctx => checkRetries(retries(ctx)) : () => retries,
-    readOnly,
-    skip,
-    veto,
-    commitOnError,
-  }
+  const { setup, recorder, carried } = assemble<[ctx: KoaContext]>(options, environment)
   return Object.assign(koaMiddleware(setup), carried, {
     transactional: (handler: KoaMiddleware, route: RouteOptions = {}) => {
       checkRoute(handler, route)
@@ -141,7 +127,7 @@ export type {
 export type { MaybePromise, OnePhaseResource, Resource, TwoPhaseResource } from './transaction/resource.js'
 export type { MetricsOptions } from './metrics/endpoint.js'
 export type { Stats } from './metrics/stats.js'
-export type { RouteOptions } from './http/koa.js'
+export type { RouteOptions } from './http/http-setup.js'
 export type { KoaContext, KoaMiddleware, KoaNext } from './http/koa-context.js'
 export type { RunOptions } from './run.js'
 export type { Clock, Environment, Timer } from './transaction/clock.js'

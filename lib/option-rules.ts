@@ -10,7 +10,7 @@ import { COOKIE_RULES, oneOf, type Rule } from './session/cookie-attributes.js'
 /**
  * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
  */
-export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse', 'hold.responseBytesMax'])
+export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse'])
 
 /** The longest that a Node timer can be set to; a longer one fires at once. */
 const TIMER_MS_MAX = 2_147_483_647
@@ -18,6 +18,7 @@ const CENTURY_MS = 36_525 * 86_400_000
 const GIB = 1_073_741_824
 const RETRIES_MAX = 10_000
 const WAITING_MAX = 100_000
+const TOKENS_MAX = 1_000_000
 
 const retries = whole(0, RETRIES_MAX)
 const delayMs = whole(0, TIMER_MS_MAX)
@@ -33,7 +34,9 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['retry.deadlineMs', limitMs],
   ['retry.backoffBaseMs', delayMs],
   ['retry.backoffMaxMs', delayMs],
-  ['retry.budget', must('false (a budget of re-runs comes with a later version)', value => value === false)],
+  ['retry.budget.capacity', number(1, TOKENS_MAX)],
+  ['retry.budget.ratio', number(0, TOKENS_MAX)],
+  ['retry.budget.perSecond', number(0, TOKENS_MAX)],
   ['retry.tickets.waitingMax', whole(1, WAITING_MAX)],
   ['retry.isRetryable', callback],
   ['retry.duplicateIsConflict', yesOrNo],
@@ -65,6 +68,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['lockWaitMs', limitMs],
   ['acquireMs', limitMs],
   ['hold.requestBytesMax', whole(0, GIB)],
+  ['hold.responseBytesMax', whole(0, GIB)],
 ])
 
 /** What one route may set for itself: `transactional(handler, options)`. */
@@ -75,8 +79,14 @@ const ROUTE_RULES: ReadonlyMap<string, Rule> = new Map([
 ])
 
 /** Options that hold options. */
-const GROUPS: ReadonlySet<string> = new Set(['retry', 'retry.tickets', 'session', 'session.cookie', 'hold'])
-const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.tickets'])
+const GROUPS_OR_FALSE: ReadonlySet<string> = new Set(['retry.budget', 'retry.tickets'])
+const GROUPS: ReadonlySet<string> = new Set([
+  'retry',
+  ...GROUPS_OR_FALSE,
+  'session',
+  'session.cookie',
+  'hold',
+])
 
 /** Options whose value may hold a password: a string in their place is not repeated in the sentence. */
 const SECRET: ReadonlySet<string> = new Set(['pool', 'store', 'keys'])
@@ -184,6 +194,13 @@ function whole(min: number, max: number): Rule {
     if (!Number.isInteger(value) || (value as number) < min) return `a whole number of ${min} or more`
     return (value as number) > max ? `a whole number of ${max} or less` : undefined
   }
+}
+
+function number(min: number, max: number): Rule {
+  return must(
+    `a number from ${min} to ${max}`,
+    value => typeof value === 'number' && value >= min && value <= max,
+  )
 }
 
 function orFalse(rule: Rule): Rule {

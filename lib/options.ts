@@ -8,11 +8,12 @@ import { checkOptions } from './option-rules.js'
 import { type CookieAttributes, objectionTo } from './session/cookie-attributes.js'
 import type { Resolver } from './session/resolvers.js'
 import type { SessionStore } from './session/store.js'
+import type { BudgetOptions } from './transaction/budget.js'
 
 /** A mysql2 pool, promise or callback flavour; checked by shape, never imported. */
 type PoolLike = object
 
-/** A method's type, so that a callback may say that it gets Koa's own, wider context. */
+/** A method's type, so that a callback may say that it gets the framework's own, wider types. */
 type Asked<Args extends unknown[], Answer> = { method(...args: Args): Answer }['method']
 
 /** The part of keygrip that signs a cookie. */
@@ -28,19 +29,19 @@ interface TicketOptions {
   readonly waitingMax: number
 }
 
-interface RetryOptions<C> {
+interface RetryOptions<Args extends unknown[]> {
   /**
    * How many times the handler may run again; 0 = never. What a function returns goes through {@link
    * checkRetries}.
    */
-  readonly retries: number | Asked<[ctx: C], number>
+  readonly retries: number | Asked<Args, number>
   /** All attempts together, on the monotonic clock. */
   readonly deadlineMs: number
   /** Full jitter: `random() × min(backoffBaseMs × 2^k, backoffMaxMs)`. */
   readonly backoffBaseMs: number
   readonly backoffMaxMs: number
-  /** Only `false` so far. */
-  readonly budget: false
+  /** Tokens for re-runs that sleep; those that queue are not charged. `false`: no limit over all requests. */
+  readonly budget: BudgetOptions | false
   /** `false`: losers sleep, nobody queues. */
   readonly tickets: TicketOptions | false
   /** Whether this error is a lost race; undefined = our table decides. */
@@ -71,25 +72,30 @@ interface SessionOptions {
 interface HoldOptions {
   /** A larger request body is not kept: served once, marked not re-runnable. 0: none is kept. */
   readonly requestBytesMax: number
+  /**
+   * A larger answer is not held until the commit: what there is of it is committed and sent, the rest passes through.
+   * Only where handlers write to the response themselves, as in Express.
+   */
+  readonly responseBytesMax: number
 }
 
-/** The options that have no group. `C` is what callbacks get: Koa's context. */
-interface PlainOptions<C> {
+/** The options that have no group. `Args` is what callbacks get: Koa's context, or Express's request and response. */
+interface PlainOptions<Args extends unknown[]> {
   readonly pool: PoolLike | undefined
   readonly store: SessionStore | undefined
   readonly keys: readonly string[] | KeygripLike | undefined
   /** No transaction for this request: `ctx.tx` and `ctx.session` are absent. */
-  readonly skip: Asked<[ctx: C], boolean> | undefined
+  readonly skip: Asked<Args, boolean> | undefined
   readonly isolation: IsolationLevel
   /**
    * True rolls back though the handler returned; undefined: status 500 and above, which only a framework can
    * tell.
    */
-  readonly veto: Asked<[ctx: C], boolean> | undefined
+  readonly veto: Asked<Args, boolean> | undefined
   /** True commits though the handler threw; never asked about a conflict. */
-  readonly commitOnError: Asked<[error: unknown, ctx: C], boolean> | undefined
+  readonly commitOnError: Asked<[error: unknown, ...args: Args], boolean> | undefined
   /** True: writing is an error. */
-  readonly readOnly: Asked<[ctx: C], boolean> | undefined
+  readonly readOnly: Asked<Args, boolean> | undefined
   /** Settling a COMMIT that was not answered; `'auto'`: where the store needs it. Needs a table: `session-tx migrate`. */
   readonly commitRecord: 'auto' | 'always' | 'off'
   /** What is done about a statement that writes to a table whose engine cannot roll back. */
@@ -104,10 +110,11 @@ interface PlainOptions<C> {
 /** What may be given of a group: any part of it; undefined means the default. */
 type Given<Group> = { readonly [Name in keyof Group]?: Group[Name] | undefined }
 
-/** What `sessionTx()` takes. */
-export interface SessionTxOptions<C = unknown> extends Given<PlainOptions<C>> {
+/** What `sessionTx()` takes, whatever its callbacks get. */
+export interface OptionsFor<Args extends unknown[]> extends Given<PlainOptions<Args>> {
   readonly retry?:
-    | (Given<Omit<RetryOptions<C>, 'tickets'>> & {
+    | (Given<Omit<RetryOptions<Args>, 'tickets' | 'budget'>> & {
+        readonly budget?: Given<BudgetOptions> | false | undefined
         readonly tickets?: Given<TicketOptions> | false | undefined
       })
     | undefined
@@ -118,9 +125,12 @@ export interface SessionTxOptions<C = unknown> extends Given<PlainOptions<C>> {
   readonly hold?: Given<HoldOptions> | undefined
 }
 
+/** What `sessionTx()` takes where a request has one context. */
+export type SessionTxOptions<C = unknown> = OptionsFor<[ctx: C]>
+
 /** Every option with a value, frozen. */
-export interface ResolvedOptions<C = unknown> extends PlainOptions<C> {
-  readonly retry: RetryOptions<C>
+export interface ResolvedOptions<Args extends unknown[]> extends PlainOptions<Args> {
+  readonly retry: RetryOptions<Args>
   /** `cookieName` is `name` with the prefix. */
   readonly session: SessionOptions & { readonly cookieName: string }
   /** By variable. A Map: a variable named `toString` has no resolver unless it was given one. */
@@ -141,7 +151,7 @@ export const DEFAULTS = Object.freeze({
     deadlineMs: 10_000,
     backoffBaseMs: 5,
     backoffMaxMs: 250,
-    budget: false,
+    budget: Object.freeze({ capacity: 100, ratio: 0.2, perSecond: 10 }),
     tickets: Object.freeze({ waitingMax: 64 }),
     isRetryable: undefined,
     duplicateIsConflict: false,
@@ -177,8 +187,8 @@ export const DEFAULTS = Object.freeze({
   strayQueries: 'warn',
   lockWaitMs: 2_000,
   acquireMs: 2_000,
-  hold: Object.freeze({ requestBytesMax: MIB }),
-}) satisfies SessionTxOptions
+  hold: Object.freeze({ requestBytesMax: MIB, responseBytesMax: MIB }),
+}) satisfies OptionsFor<unknown[]>
 
 /**
  * Checks what was given and fills in the rest. What it returns shares nothing with the argument but the
@@ -188,7 +198,9 @@ export const DEFAULTS = Object.freeze({
  * @example
  * app.use(sessionTx({ pool, retry: { retries: 5 } })) // everything else as in DEFAULTS
  */
-export function resolveOptions<C = unknown>(options: SessionTxOptions<C> = {}): ResolvedOptions<C> {
+export function resolveOptions<Args extends unknown[] = [ctx: unknown]>(
+  options: OptionsFor<NoInfer<Args>> = {},
+): ResolvedOptions<Args> {
   checkOptions(options)
   const { retry, session, resolve, hold, ...plain } = options
   if (plain.commitRecord === 'always' && plain.pool === undefined)
@@ -197,7 +209,7 @@ export function resolveOptions<C = unknown>(options: SessionTxOptions<C> = {}): 
     )
   const { retry: _retry, session: _session, resolve: _resolve, hold: _hold, ...plainDefaults } = DEFAULTS
   return Object.freeze({
-    ...filled<PlainOptions<C>>(plainDefaults, plain),
+    ...filled<PlainOptions<Args>>(plainDefaults, plain),
     retry: resolveRetry(retry),
     session: resolveSession(session),
     resolve: new Map(
@@ -207,11 +219,12 @@ export function resolveOptions<C = unknown>(options: SessionTxOptions<C> = {}): 
   })
 }
 
-function resolveRetry<C>(given: SessionTxOptions<C>['retry']): RetryOptions<C> {
-  const { tickets, ...rest } = given ?? {}
-  const { tickets: ticketDefaults, ...defaults } = DEFAULTS.retry
+function resolveRetry<Args extends unknown[]>(given: OptionsFor<Args>['retry']): RetryOptions<Args> {
+  const { tickets, budget, ...rest } = given ?? {}
+  const { tickets: ticketDefaults, budget: budgetDefaults, ...defaults } = DEFAULTS.retry
   const retry = {
-    ...filled<Omit<RetryOptions<C>, 'tickets'>>(defaults, rest),
+    ...filled<Omit<RetryOptions<Args>, 'tickets' | 'budget'>>(defaults, rest),
+    budget: budget === false ? (false as const) : filled<BudgetOptions>(budgetDefaults, budget),
     tickets: tickets === false ? (false as const) : filled<TicketOptions>(ticketDefaults, tickets),
   }
   const { backoffBaseMs: base, backoffMaxMs: max } = retry
@@ -223,7 +236,7 @@ function resolveRetry<C>(given: SessionTxOptions<C>['retry']): RetryOptions<C> {
   return Object.freeze(retry)
 }
 
-function resolveSession(given: SessionTxOptions['session']): ResolvedOptions['session'] {
+function resolveSession(given: SessionTxOptions['session']): ResolvedOptions<unknown[]>['session'] {
   const { cookie: givenCookie, ...rest } = given ?? {}
   const { cookie: cookieDefaults, ...defaults } = DEFAULTS.session
   const session = filled<Omit<SessionOptions, 'cookie'>>(defaults, rest)

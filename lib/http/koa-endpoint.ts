@@ -2,26 +2,11 @@
  * Koa's door to an endpoint that knows no framework: five plain fields go in, four come out. Knows neither what is
  * answered nor who may look.
  */
-import type { IncomingHttpHeaders } from 'node:http'
+import type { Endpoint } from './endpoint-door.js'
 import type { KoaContext, KoaMiddleware } from './koa-context.js'
 
-interface Asked {
-  readonly method: string
-  readonly path: string
-  readonly remoteAddress: string | undefined
-  readonly headers: IncomingHttpHeaders
-  readonly context: KoaContext
-}
-
-interface Answer {
-  readonly status: number
-  readonly type: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: string
-}
-
 /** Middleware that gives `endpoint` every request first; undefined: the request is not for it. */
-export function koaEndpoint(endpoint: (asked: Asked) => Promise<Answer> | undefined): KoaMiddleware {
+export function koaEndpoint(endpoint: Endpoint<KoaContext>): KoaMiddleware {
   return async function sessionTxMetrics(ctx, next) {
     const { req, method, path } = ctx
     const { remoteAddress } = req.socket

@@ -6,48 +6,25 @@
  * us, composed once per application. Where that part cannot be found (mounted by a router, inside a compose, wrapped by
  * somebody) there is one attempt only, and a warning that names the remedy.
  */
-import onFinished from 'on-finished'
 import { SessionTxError } from '../errors.js'
 import type { NotRerunnableReason } from '../events.js'
-import { live } from '../joint/life.js'
-import type { Isolation, JointParts, JointRequest, RunningAttempt } from '../joint/request.js'
 import type { Tx } from '../joint/tx.js'
 import type { SessionObject } from '../session/session-object.js'
-import { current } from '../transaction/current.js'
+import { keyRingOf } from './configured-keys.js'
 import { Downstream } from './downstream.js'
+import { HttpRequest, REQUEST } from './http-request.js'
+import type { HttpSetup, RouteOptions } from './http-setup.js'
+import { keepParsed, keepPlaces } from './kept-contents.js'
 import type { KoaContext, KoaMiddleware, KoaNext } from './koa-context.js'
-import { type FoundCookie, type KeyRing, keygripOf, type SessionCookie, type Signer } from './cookie.js'
-import { Pristine } from './pristine.js'
-import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
+import { warnOfLateOptions } from './late-options.js'
 
-/** What one route may set for itself. */
-export interface RouteOptions {
-  readonly retries?: number | undefined
-  readonly isolation?: Isolation | undefined
-  readonly readOnly?: boolean | undefined
-}
+type KoaSetup = HttpSetup<[ctx: KoaContext]>
 
-export interface KoaSetup {
-  readonly parts: JointParts
-  readonly cookie: SessionCookie
-  /** Undefined: `app.keys` of the application that the request belongs to. */
-  readonly keys: readonly string[] | Signer | undefined
-  readonly requestBytesMax: number
-  readonly isolation: Isolation
-  readonly retries: (ctx: KoaContext) => number
-  readonly readOnly: ((ctx: KoaContext) => boolean) | undefined
-  readonly skip: ((ctx: KoaContext) => boolean) | undefined
-  readonly veto: ((ctx: KoaContext) => boolean) | undefined
-  readonly commitOnError: ((error: unknown, ctx: KoaContext) => boolean) | undefined
-}
-
-const REQUEST: unique symbol = Symbol('session-tx.request')
 /** What Koa itself assigns to a new context, request and response, and what we do. */
 const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set([
   ...['app', 'ctx', 'req', 'res', 'request', 'response', 'originalUrl', 'state'],
   REQUEST,
 ])
-const SERVER_ERROR_STATUS_MIN = 500
 
 interface Carrier {
   [REQUEST]?: KoaRequest
@@ -75,12 +52,10 @@ export function koaTransactional(
   handler: KoaMiddleware,
   options: RouteOptions,
 ): KoaMiddleware {
-  const given = Object.entries(options).flatMap(([name, value]) => (value === undefined ? [] : [name]))
-  let warned = given.length === 0
+  const warn = warnOfLateOptions(options, 'ctx')
   return function transactional(ctx, next) {
     if (isInside(ctx)) {
-      if (!warned) warnOfLateOptions(given)
-      warned = true
+      warn()
       return handler(ctx, next)
     }
     let nextCalled = false
@@ -92,14 +67,6 @@ export function koaTransactional(
     const cannot = (): NotRerunnableReason | undefined => (nextCalled ? 'nextCalled' : undefined)
     return new KoaRequest(ctx, setup, options, { first: run, again: run, cannot }).live()
   }
-}
-
-function warnOfLateOptions(names: readonly string[]): void {
-  process.emitWarning(
-    `the options of tx.transactional() (${names.join(', ')}) have no effect below app.use(tx), where the transaction has ` +
-      'begun already: set them there, as functions of ctx, or leave this route out by its `skip`',
-    'SessionTxWarning',
-  )
 }
 
 /** Mounted twice, the inner one is a no-op. */
@@ -114,48 +81,33 @@ interface Runs {
   readonly cannot: () => NotRerunnableReason | undefined
 }
 
-/** One request of Koa's, as joint/life.ts wants it. */
-class KoaRequest implements JointRequest<unknown> {
-  readonly retries: number
-  readonly isolation: Isolation
-  readonly readOnly: boolean
+/** One request of Koa's. */
+class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   readonly #ctx: KoaContext
-  readonly #setup: KoaSetup
   readonly #runs: Runs
-  readonly #keys: KeyRing | undefined
-  readonly #body: ReplayableRequest | undefined
-  #pristine: Pristine | undefined
-  #state: object | undefined
-  #parsed: Parsed | undefined
-  #attempt: RunningAttempt | undefined
-  #found: FoundCookie | undefined
-  #unreplayable = false
-  #cookieSent = false
+  readonly #storesErrors: boolean
 
   constructor(ctx: KoaContext, setup: KoaSetup, options: RouteOptions, runs: Runs) {
+    const { req, res, app } = ctx
+    const keys = keyRingOf(setup.keys ?? app.keys)
+    super({ req, res, args: [ctx], keys, canRunAgain: runs.again !== undefined }, setup, options)
     this.#ctx = ctx
-    this.#setup = setup
     this.#runs = runs
-    this.retries = options.retries ?? setup.retries(ctx)
-    this.isolation = options.isolation ?? setup.isolation
-    this.readOnly = options.readOnly ?? setup.readOnly?.(ctx) ?? false
-    this.#keys = keysOf(setup, ctx)
+    this.#storesErrors = setup.commitOnError !== undefined
     installAccessors(ctx)
     ;(ctx as Carrier)[REQUEST] = this
-    this.#body =
-      this.#mayRunAgain && hasBody(ctx.req)
-        ? new ReplayableRequest(ctx.req, setup.requestBytesMax)
-        : undefined
-  }
-
-  get #mayRunAgain(): boolean {
-    return this.retries > 0 && this.#runs.again !== undefined
   }
 
   live(): Promise<unknown> {
-    if (this.#mayRunAgain) this.#remember()
-    const lived = live(this, this.#setup.parts)
-    if (this.#setup.commitOnError === undefined) return lived
+    const { request, response } = this.#ctx
+    if (this.mayRunAgain) {
+      this.remember([this.#ctx, request, response], KOA_PROPERTIES, () => [
+        keepPlaces(this.#ctx, 'state'),
+        keepParsed(request, 'body'),
+      ])
+    }
+    const lived = this.livesOn()
+    if (!this.#storesErrors) return lived
     return lived.catch((error: unknown) => {
       this.#keepCookie(error)
       throw error
@@ -165,32 +117,10 @@ class KoaRequest implements JointRequest<unknown> {
   /** Stored though it threw: Koa's error page removes all headers but those of the error. */
   #keepCookie(error: unknown): void {
     const cookie = this.#ctx.res.getHeader('Set-Cookie')
-    if (!this.#cookieSent || cookie === undefined || !(error instanceof Error)) return
+    if (!this.cookieSent || cookie === undefined || !(error instanceof Error)) return
     const carrier = error as Error & { headers?: object }
     if (Object.isFrozen(carrier)) return
     carrier.headers = { ...carrier.headers, 'Set-Cookie': cookie }
-  }
-
-  ended(): void {
-    const reason = this.retries > 0 ? this.notRerunnable() : undefined
-    if (reason !== undefined) this.#setup.parts.events.emit('notRerunnable', { route: this.route(), reason })
-  }
-
-  #remember(): void {
-    const { req, res, request, response, state } = this.#ctx
-    this.#pristine = new Pristine(req, res, [this.#ctx, request, response], KOA_PROPERTIES)
-    this.#state = { ...state }
-    try {
-      this.#parsed = parsedAbove(request)
-    } catch {
-      this.#unreplayable = true // it holds something that cannot be copied: served once, as without us
-    }
-  }
-
-  /** The attempt that the code calling us belongs to: work of an ended one must not reach the next. */
-  get attempt(): RunningAttempt | undefined {
-    const running = current() as RunningAttempt | undefined
-    return running !== undefined && running.request === this ? running : this.#attempt
   }
 
   readonly route = (): string => {
@@ -198,97 +128,32 @@ class KoaRequest implements JointRequest<unknown> {
     return matched === undefined || matched === null ? '(unmatched)' : String(matched)
   }
 
-  readonly sessionId = (): string | undefined => {
-    const { req, res } = this.#ctx
-    this.#found ??= this.#setup.cookie.read(req, res, this.#keys)
-    return this.#found.id
-  }
-
-  begun(attempt: RunningAttempt): void {
-    this.#attempt = attempt
-  }
-
   work(): Promise<unknown> {
     const { first, again } = this.#runs
-    return this.#attempt?.tx.attempt === 1 || again === undefined ? first() : again()
+    return this.latest?.tx.attempt === 1 || again === undefined ? first() : again()
   }
 
-  /** Everything of the failed attempt is gone, and the body can be read again. */
-  async reset(): Promise<void> {
+  protected override restore(): void {
     discardStream(this.#ctx.body)
-    this.#pristine?.restore()
-    this.#ctx.state = { ...this.#state }
-    this.#parsed?.restore()
-    if (this.#body === undefined) rewindEmpty(this.#ctx.req)
-    else if (!(await this.#body.rewind())) {
-      this.#unreplayable = true
-      const message =
-        'the request body could not be read again: it is larger than hold.requestBytesMax, or broke off'
-      throw new SessionTxError('NOT_RERUNNABLE', message)
-    }
+    super.restore()
   }
 
-  notRerunnable(): NotRerunnableReason | undefined {
+  protected whyStarted(): NotRerunnableReason | undefined {
     const { res, respond } = this.#ctx
-    if (res.headersSent || (respond === false && res.writableEnded)) return 'responseStarted'
-    if (this.#unreplayable || this.#body?.overLimit === true) return 'body'
+    return res.headersSent || (respond === false && res.writableEnded) ? 'responseStarted' : undefined
+  }
+  protected whyNotAgain(): NotRerunnableReason | undefined {
     return this.#runs.cannot()
   }
-
-  vetoes(): boolean {
-    const { veto } = this.#setup
-    return veto === undefined ? this.#ctx.res.statusCode >= SERVER_ERROR_STATUS_MIN : veto(this.#ctx)
+  protected isSecure(): boolean {
+    return this.#ctx.secure
   }
-
-  commitsOnError(error: unknown): boolean {
-    return this.#setup.commitOnError?.(error, this.#ctx) ?? false
-  }
-
-  readonly watchClient = (gone: () => void): (() => void) => {
-    const { res } = this.#ctx
-    if (res.closed && !res.writableFinished) gone()
-    const onClose = (): void => {
-      if (!res.writableFinished) gone()
-    }
-    res.once('close', onClose)
-    this.#pristine?.keep(onClose)
-    return () => res.removeListener('close', onClose)
-  }
-
-  committed(attempt: RunningAttempt): void {
-    const { req, res } = this.#ctx
-    if (res.headersSent) return
-    const { cookie } = this.#setup
-    const change = attempt.cookieChange
-    const isOld = change.kind === 'kept' && this.#found?.signedByOldKey === true
-    if (change.kind === 'set' || isOld) cookie.write(req, res, this.#keys, this.#ctx.secure, change)
-    else if (change.kind === 'clear') cookie.clear(req, res, this.#keys, this.#ctx.secure, change)
-    else return
-    this.#cookieSent = true
-  }
-
-  afterResponse(start: () => void): void {
-    onFinished(this.#ctx.res, () => start())
+  protected writeCookie(write: () => void): void {
+    write()
   }
 
   report(error: unknown): void {
     this.#ctx.app.emit('error', error, this.#ctx)
-  }
-}
-
-/** A body that something above us has parsed: each attempt gets a copy, since handlers change it. */
-interface Parsed {
-  restore(): void
-}
-
-function parsedAbove(request: object): Parsed | undefined {
-  const { body } = request as { body?: unknown }
-  if (typeof body !== 'object' || body === null) return undefined
-  const kept: unknown = structuredClone(body)
-  return {
-    restore: () => {
-      ;(request as { body?: unknown }).body = structuredClone(kept)
-    },
   }
 }
 
@@ -303,18 +168,6 @@ function discardStream(body: unknown): void {
   if (typeof removeAllListeners === 'function') removeAllListeners.call(body, 'error')
   on.call(body, 'error', () => {})
   destroy.call(body)
-}
-
-const keysOfApps = new WeakMap<object, KeyRing>()
-
-function keysOf({ keys }: KoaSetup, { app }: KoaContext): KeyRing | undefined {
-  const configured = (keys ?? app.keys) as readonly string[] | Signer | undefined
-  if (configured === undefined || typeof configured !== 'object') return undefined
-  const known = keysOfApps.get(configured)
-  if (known !== undefined) return known
-  const made = keygripOf(configured)
-  if (made !== undefined) keysOfApps.set(configured, made)
-  return made
 }
 
 /** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */

@@ -20,7 +20,15 @@ interface Frame {
 }
 
 /** Where Node notes which headers were removed, beside the headers themselves; removing `Date` clears `sendDate`. */
-type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 'sendDate', boolean>
+type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 'sendDate', boolean> & {
+  /** Trailers, rendered. */
+  readonly _trailer: string
+}
+
+/** Header names in the case that they were written and leave in; Node has it on every message, @types/node on one. */
+interface RawNames extends ServerResponse {
+  getRawHeaderNames(): string[]
+}
 
 /** What the queue of on-finished hangs on a response; callbacks of a failed attempt must not fire. */
 interface FinishQueue {
@@ -39,6 +47,7 @@ export class Pristine {
   readonly #method: string | undefined
   readonly #headers: readonly (readonly [string, number | string | string[] | undefined])[]
   readonly #statusCode: number
+  readonly #hasStatus: boolean
   readonly #statusMessage: string
   readonly #removed: Removed
   readonly #reqListeners: readonly Listeners[]
@@ -68,8 +77,9 @@ export class Pristine {
     this.#reqHeaders = { ...req.headers }
     this.#url = req.url
     this.#method = req.method
-    this.#headers = res.getHeaderNames().map(name => [name, copied(res.getHeader(name))])
+    this.#headers = (res as RawNames).getRawHeaderNames().map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
+    this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage
     this.#removed = removedOf(res)
     this.#reqListeners = listenersOf(req)
@@ -85,29 +95,33 @@ export class Pristine {
   restore(): void {
     for (const frame of this.#frames) restoreFrame(frame, this.#plain)
     restoreForeign(this.#req, NODE_REQUEST, this.#reqForeign)
-    restoreForeign(this.#res, NODE_RESPONSE, this.#resForeign)
     restoreHeaders(this.#req.headers, this.#reqHeaders)
     if (this.#url !== undefined) this.#req.url = this.#url
     if (this.#method !== undefined) this.#req.method = this.#method
-    this.#restoreResponse()
     restoreListeners(this.#req, this.#reqListeners, this.#kept)
-    restoreListeners(this.#res, this.#resListeners, this.#kept)
-    finishQueue(this.#res)?.splice(this.#finishCallbacks)
+    this.restoreResponse()
   }
 
-  #restoreResponse(): void {
+  /** Only the response: for an error that is answered where the request has come to. */
+  restoreResponse(): void {
     const res = this.#res
+    restoreForeign(res, NODE_RESPONSE, this.#resForeign)
     for (const name of res.getHeaderNames()) res.removeHeader(name)
     for (const [name, value] of this.#headers) if (value !== undefined) res.setHeader(name, value)
-    res.statusCode = this.#statusCode
+    // 200 is on the prototype.
+    if (!this.#hasStatus) Reflect.deleteProperty(res, 'statusCode')
+    if (res.statusCode !== this.#statusCode) res.statusCode = this.#statusCode
     if (res.statusMessage !== this.#statusMessage) res.statusMessage = this.#statusMessage
     Object.assign(res, this.#removed)
+    restoreListeners(res, this.#resListeners, this.#kept)
+    finishQueue(res)?.splice(this.#finishCallbacks)
   }
 }
 
 function removedOf(res: ServerResponse): Removed {
-  const { _removedTE, _removedContLen, _removedConnection, sendDate } = res as ServerResponse & Removed
-  return { _removedTE, _removedContLen, _removedConnection, sendDate }
+  const { _removedTE, _removedContLen, _removedConnection, sendDate, _trailer } = res as ServerResponse &
+    Removed
+  return { _removedTE, _removedContLen, _removedConnection, sendDate, _trailer }
 }
 
 function copied<T>(value: T): T {

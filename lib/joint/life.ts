@@ -23,10 +23,10 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
   const ended = parts.activity.begin()
   const life = new Life(request, parts)
   const { clock, random } = parts.environment
-  const { tickets, backoff } = parts
+  const { tickets, budget, backoff } = parts
   try {
     const { backoffBaseMs, backoffMaxMs } = backoff
-    const tools = { now: () => clock.now(), random, tickets }
+    const tools = { now: () => clock.now(), random, tickets, budget }
     return await withRetries<T>(life, { retries: request.retries, backoffBaseMs, backoffMaxMs }, tools)
   } catch (error) {
     life.refused(error)

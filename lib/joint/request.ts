@@ -11,6 +11,7 @@ import type { Resolver } from '../session/resolvers.js'
 import { sessionKey } from '../session/identity.js'
 import type { SessionObject } from '../session/session-object.js'
 import type { SessionStore } from '../session/store.js'
+import type { RetryBudget } from '../transaction/budget.js'
 import type { Environment } from '../transaction/clock.js'
 import type { RetryOptions } from '../transaction/retry.js'
 import type { TicketOffice } from '../transaction/ticket.js'
@@ -33,6 +34,7 @@ export interface JointParts {
   /** Whose connections the broker lends. */
   readonly pool: CorePool | undefined
   readonly tickets: TicketOffice | undefined
+  readonly budget: RetryBudget | undefined
   readonly hooks: HookRunner
   readonly activity: Activity
   /** Transactions in doubt whose request has been answered. */

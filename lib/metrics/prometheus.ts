@@ -44,8 +44,12 @@ const KINDS: Readonly<Record<ConflictKind, 0>> = {
 const REASONS: Readonly<Record<NotRerunnableReason, 0>> = {
   body: 0,
   position: 0,
-  responseStarted: 0,
+  mountPath: 0,
   nextCalled: 0,
+  responseStarted: 0,
+  responseBytes: 0,
+  eventStream: 0,
+  upgrade: 0,
   nonTransactional: 0,
   implicitCommit: 0,
 }
@@ -216,6 +220,11 @@ export function createPrometheus(recorder: Recorder): PrometheusMetrics {
     'sessiontx_tickets_waiting',
     'Requests that wait for a session variable they lost.',
     s => s.tickets?.waiting,
+  )
+  gauge(
+    'sessiontx_retry_budget_tokens',
+    'What is left for re-runs that sleep; at less than 1 they are refused.',
+    s => s.budget?.tokens,
   )
 
   return { registry, contentType: registry.contentType, text: () => registry.metrics() }

@@ -195,7 +195,12 @@ const REASONS: Readonly<Record<NotRerunnableReason, string>> = Object.freeze({
   body: 'the request body is larger than hold.requestBytesMax and was not kept',
   position:
     'session-tx could not find what stands below it (mount it with app.use, or use tx.transactional(handler))',
+  mountPath:
+    'session-tx is mounted under a path (mount it without one, on a router of that path, or use tx.transactional(handler))',
   responseStarted: 'the response had started',
+  responseBytes: 'the answer is larger than hold.responseBytesMax and was not held',
+  eventStream: 'it answers with an event stream',
+  upgrade: 'the connection was upgraded to another protocol',
   nextCalled: 'the handler called next(), which works only once',
   nonTransactional: 'it wrote to a table that cannot roll back, and would write there again',
   implicitCommit: 'a statement committed half of it, and would do that again',

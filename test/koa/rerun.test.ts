@@ -354,6 +354,25 @@ describe.each(koas)('%s', (_name, Koa) => {
     })
     expect((await client().get()).json()).toEqual([1, true, [{ n: 5 }, { n: 0 }]])
   })
+
+  test('the budget of re-runs is empty: 503 BUDGET_EXHAUSTED, counted as such, and nothing is stored', async () => {
+    const { client, tx } = await serving({
+      options: { retry: { budget: { capacity: 1, ratio: 0, perSecond: 0 } } },
+      below: async ctx => {
+        await increment(ctx, 1)
+        ctx.tx.conflict()
+      },
+    })
+    const answer = await client().get()
+    expect([answer.status, answer.headers['retry-after']]).toEqual([503, '1'])
+    expect(ran).toBe(2)
+    expect(tx.stats()).toMatchObject({
+      refused: { BUDGET_EXHAUSTED: 1 },
+      budget: { tokens: 0, capacity: 1 },
+      exhausted: 0,
+    })
+    expect(await n(1)).toBe(0)
+  })
 })
 
 test.each([-1, Number.NaN, 1.5, Infinity])('retries: %p fails at start-up with a sentence', retries => {

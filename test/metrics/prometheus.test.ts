@@ -43,6 +43,7 @@ test('every metric is named sessiontx_*, has a sentence, and is in base units', 
     'sessiontx_sessions_missed_total counter',
     'sessiontx_sessions_destroyed_total counter',
     'sessiontx_tickets_waiting gauge',
+    'sessiontx_retry_budget_tokens gauge',
   ])
   for (const { name, help } of families.values()) {
     expect(name).not.toMatch(/_(ms|millis|milliseconds|micros|minutes|kb|mb)(_|$)/)
@@ -73,8 +74,12 @@ test('the numbers are those of stats(), times in seconds', async () => {
   expect(by(families, 'sessiontx_not_rerunnable_total', 'reason')).toEqual({
     body: 1,
     position: 0,
-    responseStarted: 0,
+    mountPath: 0,
     nextCalled: 0,
+    responseStarted: 0,
+    responseBytes: 0,
+    eventStream: 0,
+    upgrade: 0,
     nonTransactional: 0,
     implicitCommit: 0,
   })

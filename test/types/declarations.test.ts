@@ -18,9 +18,11 @@ import type { SessionTxContext } from 'session-tx'
 const app = new Koa<{ seen: number }, SessionTxContext & { shop: string }>()
 `
 const EXPRESS = `
-import type { Request } from 'express'
-import type { SessionTxRequest } from 'session-tx'
-declare global { namespace Express { interface Request extends SessionTxRequest {} } }
+import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
+import { sessionTx } from 'session-tx/express'
+const app = express()
+const router = express.Router()
+void [app, router, sessionTx, undefined as unknown as NextFunction | Request | RequestHandler | Response]
 `
 
 /** Program, and the compiler's complaints by number, in order. */
@@ -137,9 +139,75 @@ const programs: readonly (readonly [sentence: string, program: string, complaint
     }`,
   ],
   [
+    'Express: a handler of app.post and of a router, with its parameters',
+    `${EXPRESS}app.post('/cart/:item', async (req, res) => {
+      await req.tx.execute('UPDATE stock SET n = n - 1 WHERE id = ?', [req.params.item])
+      ;(req.session.cart ??= []).push(req.params.item)
+      res.json(req.session.cart)
+    })
+    router.get('/', (req, res) => void res.send(req.session.user?.name))`,
+  ],
+  [
     'Express: a declared variable refuses another type',
     `${EXPRESS}export const f = (req: Request) => (req.session.cart = 5)`,
     [2322],
+  ],
+  [
+    'Express: any other variable can be written, and is unknown when it is read',
+    `${EXPRESS}app.use(req => { req.session.other = 1; const n: number = req.session.other; void n })`,
+    [2322],
+  ],
+  [
+    'Express: null ends a session, an object replaces it, of the declared types',
+    `${EXPRESS}app.use(req => { req.session = null; req.session = { cart: [] }; req.session = { cart: 5 } })`,
+    [2322],
+  ],
+  [
+    'Express: the id and the transaction cannot be assigned',
+    `${EXPRESS}app.use(req => { req.sessionID = 'x'; req.tx = req.tx })`,
+    [2540, 2540],
+  ],
+  [
+    'Express: a login as for express-session, by callbacks',
+    `${EXPRESS}export const login: RequestHandler = (req, res, next) => {
+      req.session.regenerate(error => {
+        if (error) return next(error)
+        req.session.user = { name: 'ada' }
+        req.session.save(failure => (failure ? next(failure) : res.redirect('/')))
+      })
+    }
+    export const logout: RequestHandler = (req, res) => void req.session.destroy(() => res.redirect('/'))`,
+  ],
+  [
+    'Express: sessionTx() fits into app.use, router.use and router.post, and its callbacks get (req, res)',
+    `${EXPRESS}const tx = sessionTx({
+      veto: (_req, res) => res.statusCode === 404,
+      retry: { retries: req => (req.method === 'GET' ? 0 : 3) },
+      commitOnError: (error, req, res) => error instanceof Error && req.path === '/login' && !res.headersSent,
+    })
+    const handler: RequestHandler = (req, res) => void res.json(req.tx.attempt)
+    app.use(tx.metrics({ allow: req => req.socket.localPort === 9000 })).use(tx)
+    router.use(tx)
+    router.post('/buy', tx.transactional(handler, { retries: 5 }))`,
+  ],
+  [
+    'Express: callbacks may be written with the types of Express itself',
+    `${EXPRESS}sessionTx({ skip: (req: Request, res: Response) => req.hostname === 'static' || res.locals['skip'] === true })`,
+  ],
+  [
+    'Express: callbacks that ask for a Koa context are refused',
+    `${EXPRESS}sessionTx({ skip: ctx => ctx.status === 404 })`,
+    [2339],
+  ],
+  [
+    'Express: tx.run hands out a session with the declared variables',
+    `${EXPRESS}export const cart: Promise<string[] | undefined> = sessionTx().run((_tx, session) => session.cart)`,
+  ],
+  [
+    'Express without our entry: an application may say by itself what its requests have',
+    `import type { Request } from 'express'
+    import type { SessionTxRequest } from 'session-tx'
+    export const f = (req: Request & SessionTxRequest): number => req.session.cart?.length ?? req.tx.attempt`,
   ],
 ]
 
@@ -156,7 +224,10 @@ beforeAll(async () => {
       return file
     }),
   )
-  const paths = { 'session-tx': [join(root, 'lib/index.ts')] }
+  const paths = {
+    'session-tx': [join(root, 'lib/index.ts')],
+    'session-tx/express': [join(root, 'lib/express.ts')],
+  }
   const compilerOptions = { noEmit: true, noUnusedLocals: false, types: ['node'], paths }
   const config = { extends: '../../tsconfig.json', compilerOptions, include: [], files }
   await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config))
