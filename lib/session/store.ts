@@ -164,6 +164,11 @@ export interface AttemptTransaction {
 
 /** A transaction in the application's database, as a `same-connection` store sees it. */
 export interface StoreTransaction {
+  /**
+   * Others write on other nodes and see no lock (Galera): what must stay as it is until COMMIT has to be changed, since
+   * only changes are compared with theirs.
+   */
+  readonly locksAreLocal: boolean
   /** A text as SQL, safe under every SQL mode and character set. */
   literal(text: string): string
   /** A plain SELECT: what the transaction's read view shows. */
