@@ -11,12 +11,14 @@
  * the names of {@link Given} exist. Knows nothing of what the examples show.
  */
 import assert from 'node:assert/strict'
-import type { Server } from 'node:http'
+import { createServer, type Server } from 'node:http'
 import Router from '@koa/router'
 import { transformSync } from '@swc/core'
+import express, { type Express } from 'express'
 import Koa, { type DefaultState } from 'koa'
 import core from 'mysql2'
 import mysql, { type Pool } from 'mysql2/promise'
+import * as expressLibrary from '../../lib/express.js'
 import * as library from '../../lib/index.js'
 import type { Block } from './markdown.js'
 
@@ -108,11 +110,23 @@ async function runModule(block: Block, databaseUrl: string): Promise<Built> {
       return server
     }
   }
-  const sessionTx: typeof library.sessionTx = options => {
-    const tx = library.sessionTx(options)
-    closers.unshift(() => tx.close())
-    return tx
+  const listeningExpress = (): Express => {
+    const app = express()
+    app.set('env', 'test') // does not print its errors
+    const listen = (): Server => {
+      server = createServer(app).listen(0)
+      return server
+    }
+    return Object.assign(app, { listen })
   }
+  /** Closed before the pools. */
+  const closing =
+    <Options, Tx extends { close(): Promise<void> }>(sessionTx: (options?: Options) => Tx) =>
+    (options?: Options): Tx => {
+      const tx = sessionTx(options)
+      closers.unshift(() => tx.close())
+      return tx
+    }
   const createPool = (options: mysql.PoolOptions): Pool => {
     const pool = mysql.createPool({ ...options, connectionLimit: 4 })
     closers.push(() => pool.end())
@@ -128,7 +142,9 @@ async function runModule(block: Block, databaseUrl: string): Promise<Built> {
     '@koa/router': Router,
     'mysql2/promise': { __esModule: true, default: { createPool } },
     mysql2: { createPool: createCorePool },
-    'session-tx': { ...library, sessionTx },
+    'session-tx': { ...library, sessionTx: closing(library.sessionTx) },
+    express: { __esModule: true, default: Object.assign(listeningExpress, express) },
+    'session-tx/express': { ...expressLibrary, sessionTx: closing(expressLibrary.sessionTx) },
   }
   const env = { ...process.env, MYSQL_URL: databaseUrl }
   evaluate(javascript(block.code), {

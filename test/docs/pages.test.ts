@@ -20,6 +20,7 @@ test('there are the pages that a reader looks for', () => {
   const expected = ['ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'README.md', 'SECURITY.md']
   const manual = [
     'errors',
+    'express',
     'handlers-that-run-twice',
     'isolation',
     'metrics',
