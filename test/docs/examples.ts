@@ -3,6 +3,7 @@
  *
  *   ```ts        is type-checked, strictly, with the sources of the library.
  *   ```ts run    is run as well. It must not throw; it may assert.
+ *   ```ts part   of a page are one module, with prose in between. They are checked together; a test of their own runs them.
  *   ```sql       of a page is what its examples find in their database.
  *   ```http      after a `ts run` lists requests to what that built, and the whole answers, with the cookies of one
  *                browser: `METHOD path`, then `status body`, an empty line between two of them.
@@ -20,7 +21,7 @@ import core from 'mysql2'
 import mysql, { type Pool } from 'mysql2/promise'
 import * as expressLibrary from '../../lib/express.js'
 import * as library from '../../lib/index.js'
-import type { Block } from './markdown.js'
+import { type Block, blocksOf, type Page } from './markdown.js'
 
 type Context = library.SessionTxContext
 
@@ -69,6 +70,27 @@ const isModule = ({ code }: Block): boolean => /^(?:import|export|declare module
 export function asModule(block: Block): string {
   if (isModule(block)) return `${block.code}\nexport {}\n`
   return `export {}; void async function example() { ${block.code}}\n`
+}
+
+/** The TypeScript of a page as programs: its parts are one, with each line where the page has it. */
+export function programsOf(page: Page): Block[] {
+  const blocks = blocksOf(page).filter(({ language }) => language === 'ts')
+  const isPart = ({ marks }: Block): boolean => marks.includes('part')
+  const [first, ...others] = blocks.filter(isPart)
+  if (first === undefined) return blocks
+  let { code } = first
+  for (const part of others)
+    code += '\n'.repeat(part.line - first.line - code.split('\n').length + 1) + part.code
+  return [{ ...first, code }, ...blocks.filter(block => !isPart(block))]
+}
+
+/** What the parts of a page export, with these modules in place of what they import. */
+export function exportsOf(page: Page, modules: Readonly<Record<string, unknown>>): unknown {
+  const exports = {}
+  const parts = programsOf(page).find(({ marks }) => marks.includes('part'))
+  if (parts === undefined) throw new Error(`${page.name} has no parts of a module`)
+  evaluate(javascript(parts.code), { exports, require: (name: string) => modules[name] })
+  return exports
 }
 
 export interface Built {
