@@ -104,6 +104,7 @@ export type {
   TransactionFacts,
 } from './events.js'
 export type { SessionTxOptions } from './options.js'
+export { legacyStore } from './store/legacy.js'
 export { memoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { type MysqlCacheOptions, mysqlStore, type MysqlStoreOptions } from './store/mysql.js'
 export { type Resolver, resolvers } from './session/resolvers.js'

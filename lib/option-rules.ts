@@ -29,7 +29,13 @@ const yesOrNo = oneOf(true, false)
 
 const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['pool', must('a mysql2 pool (it has getConnection and query)', isPool)],
-  ['store', must('a session store, like memoryStore()', isStore)],
+  [
+    'store',
+    must(
+      'a session store, like memoryStore(); one of express-session or koa-session goes into legacyStore(…)',
+      isStore,
+    ),
+  ],
   ['retry.retries', value => (typeof value === 'function' ? undefined : retries(value))],
   ['retry.deadlineMs', limitMs],
   ['retry.backoffBaseMs', delayMs],

@@ -11,6 +11,8 @@
  * Every method may be asynchronous unless its type says otherwise. `capability` says how far its commit reaches:
  *   `local`            one process; the joint commit is: hold the keys, let MySQL COMMIT decide, swap a pointer.
  *   `same-connection`  the session rows are written on the request's own connection: one InnoDB commit.
+ *   `best-effort`      writes before MySQL decides, and takes it back if need be: legacyStore, which does not keep all of
+ *                      this contract.
  *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish. (None so far.)
  *
  * For `local` stores everything between `open` and `release` is written already and exported: a `LocalSession`
@@ -221,7 +223,7 @@ export interface StoreCounts {
 export interface SessionStore {
   /** Shown in errors and metrics. */
   readonly name: string
-  readonly capability: 'local' | 'same-connection' | 'staged'
+  readonly capability: 'local' | 'same-connection' | 'staged' | 'best-effort'
   start(settings: StoreSettings): void
   open(key: string, fresh?: boolean, turn?: AttemptTransaction): MaybePromise<OpenSession | undefined>
   create(key: string): MaybePromise<OpenSession>

@@ -49,6 +49,11 @@ export class LocalClaim implements Claim {
     this.#modes = modesOf(write, session)
   }
 
+  /** Once it is prepared. */
+  get installs(): ReadonlyMap<string, Settled | undefined> {
+    return this.#merged ?? this.#write.writes
+  }
+
   prepare(): void | Promise<void> {
     // A loser need not wait for others' commits to learn that it lost.
     this.#refuse(this.#lostParts().filter(({ mergeable }) => !mergeable))
@@ -151,8 +156,7 @@ export class LocalClaim implements Claim {
   commit(): void {
     const { writes, by, replaces, destroys } = this.#write
     if (destroys) this.#session.end(by)
-    else if (writes.size > 0 || replaces)
-      this.#session.commit({ writes: this.#merged ?? writes, by }, replaces)
+    else if (writes.size > 0 || replaces) this.#session.commit({ writes: this.installs, by }, replaces)
   }
 
   release(): void {
