@@ -109,6 +109,10 @@ export function assemble<Args extends unknown[]>(
   }
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),
+    store: () => ({
+      name: store.name,
+      guarantee: store.capability === 'best-effort' ? 'best effort' : 'transactional',
+    }),
     ...(tickets === undefined ? {} : { tickets: () => tickets.counts }),
     ...(budget === undefined ? {} : { budget: () => budget.counts }),
     ...(database?.record === undefined ? {} : { inDoubt: () => database.record?.inDoubt ?? 0 }),

@@ -32,7 +32,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   [
     'store',
     must(
-      'a session store, like memoryStore(); one of express-session or koa-session goes into legacyStore(…)',
+      'a session store, like memoryStore() (legacyStore(store) wraps one of express-session or koa-session)',
       isStore,
     ),
   ],

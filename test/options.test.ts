@@ -274,11 +274,16 @@ describe('a bad value says what it must be, and what it was', () => {
     ['acquireMs', 0.5, oneOrMore, '0.5'],
     ['hold', true, 'an object', 'true'],
     ['hold.requestBytesMax', -1, zeroOrMore, '-1'],
-    ['store', 'memory', 'a session store, like memoryStore()', 'a string'],
+    [
+      'store',
+      'memory',
+      'a session store, like memoryStore() (legacyStore(store) wraps one of express-session or koa-session)',
+      'a string',
+    ],
     [
       'store',
       { get: nothing, set: nothing, destroy: nothing },
-      'a session store, like memoryStore()',
+      'a session store, like memoryStore() (legacyStore(store) wraps one of express-session or koa-session)',
       'an object',
     ],
     ['pool', { query: nothing }, 'a mysql2 pool (it has getConnection and query)', 'an object'],

@@ -13,6 +13,9 @@ declare module 'express-session' {
     readonly saveUninitialized: boolean
   }
   function expressSession(options: Options): RequestHandler
+  namespace expressSession {
+    class MemoryStore {}
+  }
   export = expressSession
 }
 

@@ -17,6 +17,7 @@ import type {
   SettledOutcome,
   Stats,
   TicketStats,
+  StoreStats,
 } from './stats.js'
 
 /**
@@ -28,6 +29,7 @@ export interface Gauges {
   readonly tickets?: () => TicketStats
   readonly budget?: () => BudgetStats
   readonly inDoubt?: () => number
+  readonly store?: () => StoreStats
 }
 
 const RECENT_MAX = 200
@@ -165,6 +167,7 @@ export class Recorder {
       budget: this.#gauges.budget?.() ?? null,
       tickets: this.#gauges.tickets?.() ?? null,
       sessions: { live: this.#gauges.sessions?.().live ?? null, ...this.#sessions },
+      store: this.#gauges.store?.() ?? null,
       recent: this.#recent.list().map(({ at, ...kept }) => ({ time: new Date(at).toISOString(), ...kept })),
     }
   }

@@ -61,6 +61,11 @@ export interface BudgetStats {
   readonly capacity: number
 }
 
+export interface StoreStats {
+  readonly name: string
+  readonly guarantee: 'transactional' | 'best effort'
+}
+
 export interface Stats {
   readonly requests: Readonly<Record<RequestOutcome, number>>
   readonly attempts: AttemptCounts
@@ -112,6 +117,8 @@ export interface Stats {
     readonly missed: number
     readonly destroyed: number
   }
+  /** Where sessions are. `best effort`: a store without versions, see legacyStore. null: unknown. */
+  readonly store: StoreStats | null
   /** The last 200 conflicts, oldest first. */
   readonly recent: readonly RecentConflict[]
 }

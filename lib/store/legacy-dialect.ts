@@ -74,7 +74,10 @@ function called(call: (callback: Callback) => unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const callback: Callback = (error, result) => {
       if (error === undefined || error === null) resolve(result)
-      else reject(error instanceof Error ? error : new Error(String(error)))
+      else
+        reject(
+          error instanceof Error ? error : new Error('it said something that is no error', { cause: error }),
+        )
     }
     Promise.resolve(call(callback)).catch(reject)
   })

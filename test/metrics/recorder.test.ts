@@ -32,6 +32,7 @@ test('before anything happened everything is zero, empty or null', () => {
     wastedMs: 0,
     commitMs: { p50: 0, p90: 0, p95: 0, p99: 0, max: 0, count: 0 },
     budget: null,
+    store: null,
     tickets: null,
     sessions: { live: null, evicted: 0, expired: 0, missed: 0, destroyed: 0 },
     recent: [],
