@@ -89,7 +89,7 @@ describe.each(koas)('%s', (_name, App) => {
       const seen: unknown[] = []
       const inner = new App()
       inner.use(async (ctx, next) => {
-        seen.push([ctx.path, ctx['mountPath']])
+        seen.push([ctx.path, (ctx as { readonly mountPath?: unknown }).mountPath])
         await next()
       })
       inner.use(ctx => thirdTime(ctx, () => (ctx.session['seen'] = true)))
