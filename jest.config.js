@@ -8,6 +8,8 @@ const swc = {
 /** @type {import('jest').Config} */
 export default {
   testMatch: ['<rootDir>/test/**/*.test.ts'],
+  // Each of these starts a cluster: minutes, for `npm run test:faults` only.
+  testPathIgnorePatterns: ['/node_modules/', ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera'])],
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.cache/'],
   transform: { '\\.[cm]?[jt]s$': ['@swc/jest', swc] },
   // A dependency that exists as ES modules only must be let through here: '/node_modules/(?!(its-name)/)'.

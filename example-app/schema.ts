@@ -19,9 +19,14 @@ export async function createDatabase(url: string, name: string): Promise<string>
   } finally {
     await connection.end()
   }
-  const made = new URL(url)
-  made.pathname = `/${name}`
-  return made.href
+  return databaseUrl(url, name)
+}
+
+/** The same server, another database. */
+export function databaseUrl(url: string, name: string): string {
+  const other = new URL(url)
+  other.pathname = `/${name}`
+  return other.href
 }
 
 export async function dropDatabase(url: string, name: string): Promise<void> {

@@ -110,19 +110,28 @@ export { type Resolver, resolvers } from './session/resolvers.js'
 export type { SessionCookieMembers } from './session/cookie-settings.js'
 export type { RegenerateOptions, SessionCallback, SessionMembers } from './session/session-members.js'
 export type { SessionValue } from './session/value.js'
-export type {
-  Claim,
-  Disturbance,
-  LostPart,
-  OpenSession,
-  SessionPart,
-  SessionSnapshot,
-  SessionStore,
-  SessionWrite,
-  Settled,
-  StoreCounts,
-  StoreSettings,
-  StoredVariable,
+export { CODEC_FORMAT, decodeValue, encodeValue } from './store/codec.js'
+export type { LocalChange } from './store/local-claim.js'
+export { LocalSession, type LocalSessionOwner, type LocalTimes } from './store/local-session.js'
+export {
+  type AttemptTransaction,
+  type Claim,
+  type Disturbance,
+  type LostPart,
+  NAMES,
+  type OpenSession,
+  type OwnTransaction,
+  type SessionPart,
+  type SessionSnapshot,
+  type SessionStore,
+  type SessionWrite,
+  type Settled,
+  type StoreCounts,
+  type StoredVariable,
+  type StoreDatabase,
+  type StoreSettings,
+  type StoreTransaction,
+  WHOLE,
 } from './session/store.js'
 export type { MaybePromise, OnePhaseResource, Resource, TwoPhaseResource } from './transaction/resource.js'
 export type { MetricsOptions } from './metrics/endpoint.js'

@@ -1,14 +1,18 @@
-/** The database of a command: the one MYSQL_URL names, else a private MariaDB that lives as long as the command. */
+/**
+ * The database of a command: the one MYSQL_URL names, else a private MariaDB, or a private Galera cluster where that is
+ * asked for, that lives as long as the command.
+ */
 
 import { downloadMariadb } from './download-mariadb.mjs'
 import { findMariadb } from './find-mariadb.mjs'
+import { startGalera } from './galera.mjs'
 import { greet } from './greeting.mjs'
 import { startMariadb } from './mariadb.mjs'
 import { Sentence } from './processes.mjs'
 
 const reachMsMax = 5_000
 
-let server
+let servers = []
 
 /** Resolves to the URL of a server that answers. */
 export async function useDatabase() {
@@ -17,18 +21,26 @@ export async function useDatabase() {
     await reach(url)
     return url
   }
-  const installation = (await findMariadb()) ?? (await downloadMariadb())
-  if (!installation) {
-    throw new Sentence(
-      'no MariaDB found: install MariaDB 10.6 or newer (Debian, Ubuntu: mariadb-server; macOS: brew install mariadb) or set MYSQL_URL',
-    )
-  }
-  server = await startMariadb(installation)
-  return server.url
+  servers = [await startMariadb(await installation())]
+  return servers[0].url
+}
+
+/** Resolves to the URLs of its nodes. */
+export async function useGalera() {
+  servers = await startGalera(await installation())
+  return servers.map(({ url }) => url)
 }
 
 export async function stopDatabase() {
-  await server?.stop()
+  for (const server of servers) await server.stop()
+}
+
+async function installation() {
+  const found = (await findMariadb()) ?? (await downloadMariadb())
+  if (found) return found
+  throw new Sentence(
+    'no MariaDB found: install MariaDB 10.6 or newer (Debian, Ubuntu: mariadb-server; macOS: brew install mariadb) or set MYSQL_URL',
+  )
 }
 
 /** @throws Sentence naming the address, never the password in the URL */

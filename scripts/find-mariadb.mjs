@@ -23,9 +23,8 @@ const elsewhere = [
 
 /** @returns `{ mariadbd, installDb, env, serverArgs, installArgs }` of a server that runs, or undefined */
 export async function findMariadb() {
-  const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...elsewhere]
-  const mariadbd = first(folders, 'mariadbd')
-  const installDb = first(folders, 'mariadb-install-db')
+  const mariadbd = installed('mariadbd')
+  const installDb = installed('mariadb-install-db')
   if (!mariadbd || !installDb) return undefined
   const found = { mariadbd, installDb, env: {}, serverArgs: [], installArgs: [] }
   return (await runs(found)) ? found : undefined
@@ -38,7 +37,9 @@ export async function runs({ mariadbd, env }) {
   return code === 0
 }
 
-function first(folders, name) {
+/** The path of a program; undefined if it is nowhere. */
+export function installed(name) {
+  const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...elsewhere]
   return folders.map(folder => join(folder, name)).find(isExecutable)
 }
 

@@ -22,16 +22,18 @@ const asRoot = process.getuid?.() === 0 ? ['--user=root'] : []
 
 /**
  * @param installation of findMariadb or downloadMariadb
- * @returns `{ url, stop(), kill(), restart() }`; after kill(), restart() starts it again on the same data and port
+ * @param options.firstArgs arguments for the first start only
+ * @returns `{ url, stop(), kill(), end(), restart() }`; kill() as `kill -9` does, end() as its administrator would; restart()
+ * then starts it again on the same data and port
  */
-export async function startMariadb(installation) {
+export async function startMariadb(installation, { firstArgs = [] } = {}) {
   removeAbandoned()
   const folder = mkdtempSync(join(shortTmpdir(), prefix))
   writeFileSync(join(folder, 'owner'), String(process.pid))
   let child
   const remove = () => {
     // No farewell: nobody will read this data again.
-    child?.kill('SIGKILL')
+    if (child) killGroup(child)
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
   }
   process.on('exit', remove)
@@ -51,14 +53,15 @@ export async function startMariadb(installation) {
 
   for (let tries = 1; ; tries += 1) {
     const port = await freePort()
-    child = launch(installation, folder, port)
+    child = launch(installation, folder, port, firstArgs)
     const version = await ready(child, join(folder, 's'))
     if (version) {
       say(`MariaDB ${version.replace(/-.*/, '')} on port ${port}`)
       return {
         url: `mysql://root@127.0.0.1:${port}/session_tx`,
         stop: () => stop(child, remove),
-        kill: () => kill(child),
+        kill: () => gone(child, () => killGroup(child)),
+        end: () => gone(child, () => child.kill('SIGTERM')),
         async restart() {
           child = launch(installation, folder, port)
           if (!(await ready(child, join(folder, 's')))) throw new Sentence('MariaDB does not start again')
@@ -71,7 +74,7 @@ export async function startMariadb(installation) {
   }
 }
 
-function launch({ mariadbd, env, serverArgs }, folder, port) {
+function launch({ mariadbd, env, serverArgs }, folder, port, more = []) {
   const args = [
     '--no-defaults',
     `--datadir=${folder}/data`,
@@ -84,6 +87,7 @@ function launch({ mariadbd, env, serverArgs }, folder, port) {
     '--max-connections=500',
     '--character-set-server=utf8mb4',
     ...serverArgs,
+    ...more,
     ...asRoot,
   ]
   // With setpriv the kernel ends the server when we die, even of kill -9; elsewhere the next run does.
@@ -114,19 +118,30 @@ async function ready(child, path) {
     if (version) return version
     await sleep(50)
   }
-  child.kill('SIGKILL')
+  killGroup(child)
   return undefined
 }
 
 async function stop(child, remove) {
-  await kill(child)
+  await gone(child, () => killGroup(child))
   remove()
   process.off('exit', remove)
 }
 
-async function kill(child) {
-  const gone = new Promise(resolve => child.once('exit', resolve))
-  if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await gone
+async function gone(child, end) {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = new Promise(resolve => child.once('exit', resolve))
+  end()
+  await exited
+}
+
+/** With what it has started itself, such as the scripts that copy a Galera node. */
+function killGroup(child) {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error
+  }
 }
 
 /** Folders of runs that were killed, and on systems without setpriv their servers. */
@@ -161,13 +176,15 @@ function shortTmpdir() {
   return tmpdir().length < 70 ? tmpdir() : '/tmp'
 }
 
-function freePort() {
+/** Below those that systems give to clients: a server that is killed and started again must find its port free. */
+const ports = { from: 15_000, count: 15_000 }
+
+/** A port of the loopback interface that nobody listens on. */
+export function freePort() {
   return new Promise((resolve, reject) => {
+    const port = ports.from + Math.trunc(Math.random() * ports.count)
     const probe = createServer()
-    probe.once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address()
-      probe.close(() => resolve(port))
-    })
+    probe.once('error', error => (error.code === 'EADDRINUSE' ? resolve(freePort()) : reject(error)))
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(port)))
   })
 }

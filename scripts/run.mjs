@@ -6,7 +6,7 @@
 import { parseArgs } from 'node:util'
 import { build, buildApps } from './build.mjs'
 import { check } from './check.mjs'
-import { stopDatabase, useDatabase } from './database.mjs'
+import { stopDatabase, useDatabase, useGalera } from './database.mjs'
 import { install } from './install.mjs'
 import { Sentence, Stopped, run, say } from './processes.mjs'
 import { chooseBenchmarks, runBenchmarks } from './bench.mjs'
@@ -51,6 +51,17 @@ const commands = {
     if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest')
     await setUp({ apps: true, database: true })
     return run(command, rest)
+  },
+  /**
+   * The same with three nodes of a Galera cluster: the first is MYSQL_URL, all of them are MYSQL_NODES. What the command
+   * runs must not want one server: `with-galera -- npm run demo -- --store mysql --processes 3`.
+   */
+  async 'with-galera'(args) {
+    const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
+    if (!command) throw new Sentence('with-galera wants a command: node scripts/run.mjs with-galera -- bash')
+    await setUp({ apps: true })
+    const nodes = await useGalera()
+    return run(command, rest, { env: { MYSQL_URL: nodes[0], MYSQL_NODES: nodes.join(' ') } })
   },
 }
 

@@ -8,7 +8,7 @@ import { type Sources, readSources } from './support/source-file.js'
 const root = resolve(__dirname, '..')
 const lib = readSources(resolve(root, 'lib'))
 const tests = readSources(resolve(root, 'test'), resolve(root, 'lib'))
-const entries = ['index.ts', 'testing/index.ts', 'cli/bin.ts']
+const entries = ['index.ts', 'express.ts', 'testing/index.ts', 'cli/bin.ts']
 const linesMax = 400
 
 const { dependencies } = JSON.parse(readFileSync(resolve(root, 'package.json'), 'utf8')) as {

@@ -4,6 +4,7 @@
  */
 import { performance } from 'node:perf_hooks'
 import { Clients } from './clients.js'
+import { percentile } from './report.js'
 import { SideProcess } from './side-process.js'
 import type { SideName } from './sides.js'
 
@@ -11,6 +12,11 @@ export interface Sample {
   readonly requestsPerSecond: number
   /** Processor time of the server per request, in microseconds. */
   readonly cpuMicros: number
+  readonly p50Ms: number
+  readonly p95Ms: number
+  readonly p99Ms: number
+  /** What the plan counts, per request; 0 if it counts nothing. */
+  readonly counted: number
 }
 
 export interface Plan {
@@ -20,6 +26,10 @@ export interface Plan {
   readonly path: (client: number) => string
   readonly rounds: number
   readonly turnMs: number
+  /** At most; where it is short, all sides are measured equally cold. */
+  readonly warmUpMs?: number
+  /** Something that only grows, such as bytes: how much it grows per request is part of the sample. */
+  readonly count?: () => Promise<number>
 }
 
 export interface Measured {
@@ -50,14 +60,15 @@ export async function alternate(plan: Plan): Promise<Measured> {
 
 async function takeTurn(
   side: SideName,
-  { clients: count, path, turnMs, databaseUrl = '' }: Plan,
+  plan: Plan,
 ): Promise<{ readonly sample: Sample; readonly answered: number }> {
+  const { clients: count, path, databaseUrl = '', warmUpMs = WARM_UP_MS_MAX } = plan
   const server = await SideProcess.start('server.js', [side, databaseUrl])
   try {
     const clients = await Clients.open(server.port, count, path)
     try {
-      await warmUp(clients)
-      return { sample: await measure(server, clients, turnMs), answered: clients.answered }
+      await warmUp(clients, warmUpMs)
+      return { sample: await measure(server, clients, plan), answered: clients.answered }
     } finally {
       clients.close()
     }
@@ -70,15 +81,29 @@ async function takeTurn(
 const WARM_UP_REQUESTS = 10_000
 const WARM_UP_MS_MAX = 15_000
 
-async function warmUp(clients: Clients): Promise<void> {
+async function warmUp(clients: Clients, durationMs: number): Promise<void> {
   await clients.greet()
-  const endMs = performance.now() + WARM_UP_MS_MAX
+  const endMs = performance.now() + durationMs
   while (clients.answered < WARM_UP_REQUESTS && performance.now() < endMs) await clients.run(250)
 }
 
-async function measure(server: SideProcess, clients: Clients, turnMs: number): Promise<Sample> {
+async function measure(
+  server: SideProcess,
+  clients: Clients,
+  { turnMs, count = async () => 0 }: Plan,
+): Promise<Sample> {
+  const countedBefore = await count()
   const before = await server.cpuMicros()
-  const { answered, seconds } = await clients.run(turnMs)
+  const { answered, seconds, latenciesMs } = await clients.run(turnMs)
   const cpuMicros = (await server.cpuMicros()) - before
-  return { requestsPerSecond: answered / seconds, cpuMicros: cpuMicros / answered }
+  const counted = (await count()) - countedBefore
+  const at = percentile(latenciesMs)
+  return {
+    requestsPerSecond: answered / seconds,
+    cpuMicros: cpuMicros / answered,
+    p50Ms: at(0.5),
+    p95Ms: at(0.95),
+    p99Ms: at(0.99),
+    counted: counted / answered,
+  }
 }

@@ -1,6 +1,6 @@
 /**
- * The load: a number of keep-alive clients over plain sockets, each with a session of its own, each sending its next
- * request when the last one is answered. Written on sockets because an HTTP client costs more than the servers measured
+ * The load: a number of keep-alive clients over plain sockets, each with a session of its own (or all with one), each
+ * sending its next request when the last one is answered. Written on sockets because an HTTP client costs more than the servers measured
  * here. Knows nothing of what it loads.
  */
 import { connect, type Socket } from 'node:net'
@@ -9,19 +9,29 @@ import { performance } from 'node:perf_hooks'
 export interface Load {
   readonly answered: number
   readonly seconds: number
+  /** Of each answer, in no order. */
+  readonly latenciesMs: readonly number[]
 }
 
 export class Clients {
+  readonly #port: number
   readonly #clients: readonly Client[]
 
-  private constructor(clients: readonly Client[]) {
+  private constructor(port: number, clients: readonly Client[]) {
+    this.#port = port
     this.#clients = clients
   }
 
   /** Client n asks for `path(n)`, counted from 1. */
   static async open(port: number, count: number, path: (client: number) => string): Promise<Clients> {
     const numbers = Array.from({ length: count }, (_, index) => index + 1)
-    return new Clients(await Promise.all(numbers.map(number => Client.open(port, path(number)))))
+    return new Clients(port, await Promise.all(numbers.map(number => Client.open(port, path(number)))))
+  }
+
+  get #first(): Client {
+    const [first] = this.#clients
+    if (first === undefined) throw new Error('there are no clients')
+    return first
   }
 
   /** One request of each client, so that all have their session. */
@@ -29,11 +39,32 @@ export class Clients {
     await Promise.all(this.#clients.map(client => client.request()))
   }
 
+  /** The same, but with the session that the first client gets. */
+  async greetInOneSession(): Promise<void> {
+    const [, ...others] = this.#clients
+    await this.#first.request()
+    for (const other of others) other.joinSession(this.#first)
+    await Promise.all(others.map(client => client.request()))
+  }
+
+  /** What the session of the first client is answered elsewhere. */
+  async ask(path: string): Promise<string> {
+    const asking = await Client.open(this.#port, path)
+    try {
+      asking.joinSession(this.#first)
+      await asking.request()
+      return asking.body
+    } finally {
+      asking.close()
+    }
+  }
+
   async run(durationMs: number): Promise<Load> {
     const startMs = performance.now()
-    const counts = await Promise.all(this.#clients.map(client => client.runUntil(startMs + durationMs)))
+    const latencies = await Promise.all(this.#clients.map(client => client.runUntil(startMs + durationMs)))
     const seconds = (performance.now() - startMs) / 1000
-    return { answered: counts.reduce((sum, count) => sum + count, 0), seconds }
+    const latenciesMs = latencies.flat()
+    return { answered: latenciesMs.length, seconds, latenciesMs }
   }
 
   /** All requests ever answered. */
@@ -50,6 +81,9 @@ const HEAD_END = '\r\n\r\n'
 
 class Client {
   answered = 0
+  /** Of the last answer. */
+  body = ''
+  #cookie = ''
   readonly #socket: Socket
   readonly #path: string
   #request: string
@@ -59,7 +93,7 @@ class Client {
   private constructor(socket: Socket, path: string) {
     this.#socket = socket
     this.#path = path
-    this.#request = this.#requestWith('')
+    this.#request = this.#makeRequest()
     socket.setNoDelay(true)
     socket.setEncoding('latin1')
     socket.on('data', (text: string) => this.#data(text))
@@ -74,8 +108,13 @@ class Client {
     })
   }
 
-  #requestWith(cookie: string): string {
-    return `GET ${this.#path} HTTP/1.1\r\nHost: localhost\r\n${cookie}\r\n`
+  #makeRequest(): string {
+    return `GET ${this.#path} HTTP/1.1\r\nHost: localhost\r\n${this.#cookie}\r\n`
+  }
+
+  joinSession(other: Client): void {
+    this.#cookie = other.#cookie
+    this.#request = this.#makeRequest()
   }
 
   request(): Promise<void> {
@@ -85,10 +124,16 @@ class Client {
     })
   }
 
-  async runUntil(endMs: number): Promise<number> {
-    const before = this.answered
-    while (performance.now() < endMs) await this.request()
-    return this.answered - before
+  /** Resolves to how long each answer took, in milliseconds. */
+  async runUntil(endMs: number): Promise<number[]> {
+    const latenciesMs: number[] = []
+    for (let startMs = performance.now(); startMs < endMs; ) {
+      await this.request()
+      const nowMs = performance.now()
+      latenciesMs.push(nowMs - startMs)
+      startMs = nowMs
+    }
+    return latenciesMs
   }
 
   #data(text: string): void {
@@ -102,6 +147,7 @@ class Client {
     this.#received = ''
     if (!answer.startsWith('HTTP/1.1 200 ')) return this.#waiting?.reject(new Error(`not a 200: ${answer}`))
     if (this.answered === 0) this.#keepCookies(answer.slice(0, headEnd))
+    this.body = answer.slice(headEnd + HEAD_END.length)
     this.answered += 1
     this.#waiting?.resolve()
   }
@@ -109,7 +155,9 @@ class Client {
   /** The session does not change its name afterwards. */
   #keepCookies(head: string): void {
     const cookies = [...head.matchAll(/^set-cookie: ([^;\r]+)/gim)].map(match => match[1])
-    if (cookies.length > 0) this.#request = this.#requestWith(`Cookie: ${cookies.join('; ')}\r\n`)
+    if (cookies.length === 0) return
+    this.#cookie = `Cookie: ${cookies.join('; ')}\r\n`
+    this.#request = this.#makeRequest()
   }
 
   close(): void {

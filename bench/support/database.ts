@@ -60,6 +60,12 @@ export class BenchDatabase {
     return Number(rows[0]?.['visits'])
   }
 
+  /** Bytes that the server has received so far, from everybody. */
+  async bytesReceived(): Promise<number> {
+    const [rows] = await this.#admin.query<RowDataPacket[]>("SHOW GLOBAL STATUS LIKE 'Bytes_received'")
+    return Number(rows[0]?.['Value'])
+  }
+
   async close(): Promise<void> {
     await this.#admin.query(`DROP DATABASE ${this.url.pathname.slice(1)}`)
     await this.#admin.end()

@@ -24,6 +24,12 @@ export function median(values: readonly number[]): number {
   return ((sorted[Math.ceil(middle) - 1] ?? Number.NaN) + (sorted[Math.floor(middle)] ?? Number.NaN)) / 2
 }
 
+/** Makes a function of a share from 0 to 1: the value that so many do not exceed. */
+export function percentile(values: readonly number[]): (share: number) => number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return share => sorted[Math.ceil(share * sorted.length) - 1] ?? Number.NaN
+}
+
 /** Plain words in columns; the first is a text, the others are numbers. */
 export function printTable(rows: readonly (readonly string[])[]): void {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
@@ -55,6 +61,8 @@ export interface Ratios {
   readonly throughput: number
   /** Processor time per request of `theirs` in that of `ours`: above 1, ours is cheaper. */
   readonly cpu: number
+  /** The median answer of `theirs` takes so many times as long as that of `ours`. */
+  readonly p50: number
 }
 
 /** Medians of the ratios of each round: two turns that follow each other are disturbed alike. */
@@ -64,6 +72,7 @@ export function ratios({ samples }: Measured, ours: SideName, theirs: SideName):
   return {
     throughput: of(({ our, their }) => our.requestsPerSecond / (their?.requestsPerSecond ?? Number.NaN)),
     cpu: of(({ our, their }) => (their?.cpuMicros ?? Number.NaN) / our.cpuMicros),
+    p50: of(({ our, their }) => (their?.p50Ms ?? Number.NaN) / our.p50Ms),
   }
 }
 

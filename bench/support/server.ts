@@ -8,8 +8,9 @@ import type { FromSide } from './side-process.js'
 import { sides, type SideName } from './sides.js'
 
 const [name = '', databaseUrl = ''] = process.argv.slice(2)
-const app = sides[name as SideName](databaseUrl)
-const server = createServer(app.callback() as RequestListener)
+const app = await sides[name as SideName](databaseUrl)
+// Express applications are listeners themselves.
+const server = createServer((typeof app === 'function' ? app : app.callback()) as RequestListener)
 server.keepAliveTimeout = 0 // its clients rest while the other sides have their turn
 
 const tell = (message: FromSide): void => void process.send?.(message)

@@ -6,6 +6,7 @@ import Koa, { type DefaultState } from 'koa'
 import koaSession from 'koa-session'
 import mysql from 'mysql2/promise'
 import { sessionTx, type SessionTxContext } from 'session-tx'
+import { storeSides } from './store-sides.js'
 
 declare module 'session-tx' {
   interface SessionData {
@@ -49,6 +50,8 @@ function withKoaSession(): Koa<DefaultState, VisitsContext> {
 const rowOf = (path: string): number => Number(path.slice(1))
 
 export const sides = {
+  ...storeSides,
+
   /** One variable and one row per request, in one joint transaction. */
   jointSessionTx(databaseUrl: string) {
     const app = new Koa<DefaultState, SessionTxContext>()

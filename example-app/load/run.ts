@@ -2,10 +2,13 @@
 import mysql, { type RowDataPacket } from 'mysql2/promise'
 import type { ShopState } from '../invariants.js'
 import { ApplicationGroup } from '../processes/group.js'
-import { CONNECTIONS_MAX, createDatabase, dropDatabase } from '../schema.js'
+import { CONNECTIONS_MAX, createDatabase, databaseUrl, dropDatabase } from '../schema.js'
 import { CREDIT } from '../shop.js'
 import type { StoreName } from '../stores.js'
 import { Shopper } from './shopper.js'
+
+/** URLs of one server, or of several that have the same data. */
+export type Nodes = readonly [string, ...string[]]
 
 export interface LoadOptions {
   /** Which application, as compared/child.ts knows it. */
@@ -13,7 +16,7 @@ export interface LoadOptions {
   readonly store: StoreName
   readonly processes: number
   readonly seconds: number
-  readonly url: string
+  readonly nodes: Nodes
   readonly signal: AbortSignal
   readonly onProgress: (share: number, requests: number) => void
 }
@@ -36,27 +39,29 @@ const PROGRESS_MS = 200
 const CHILD = new URL('../compared/child.js', import.meta.url)
 
 export async function underLoad(options: LoadOptions): Promise<LoadResult> {
-  const { application, store, processes, url } = options
+  const { application, store, processes, nodes } = options
   const name = `session_tx_demo_${process.pid}_${application.replaceAll('-', '_')}`
-  const own = await createDatabase(url, name)
+  const own = await createDatabase(nodes[0], name)
   try {
     const connectionsMax = Math.ceil(CONNECTIONS_MAX / processes)
-    const args = [application, own, String(connectionsMax), store]
-    const group = await ApplicationGroup.start<Figures>(processes, CHILD, args)
+    const group = await ApplicationGroup.start<Figures>(processes, CHILD, number => {
+      const node = databaseUrl(nodes[number % nodes.length] ?? nodes[0], name)
+      return [application, node, String(connectionsMax), store]
+    })
     try {
       return await shopAt(group, own, options)
     } finally {
       await group.end()
     }
   } finally {
-    await dropDatabase(url, name)
+    await dropDatabase(nodes[0], name)
   }
 }
 
 async function shopAt(
   group: ApplicationGroup<Figures>,
   url: string,
-  { seconds, signal, onProgress }: LoadOptions,
+  { seconds, nodes, signal, onProgress }: LoadOptions,
 ): Promise<LoadResult> {
   const shoppers = Array.from({ length: SHOPPERS }, (_, index) => new Shopper(group.port, index + 1))
   await Promise.all(shoppers.map(shopper => shopper.look()))
@@ -83,12 +88,17 @@ async function shopAt(
   const conflicts = figures.reduce((sum, one) => sum + one.conflicts, 0)
   const reruns = figures.reduce((sum, one) => sum + one.reruns, 0)
   const left = await Promise.all(shoppers.map(shopper => shopper.leave()))
-  const state = { ...(await rowsOf(url)), credit: CREDIT, shoppers: left }
+  const state = { ...(await rowsOf(url, nodes.length > 1)), credit: CREDIT, shoppers: left }
   return { state, requestsPerSecond, conflicts, reruns, statuses: statuses() }
 }
 
-async function rowsOf(url: string): Promise<Pick<ShopState, 'stock' | 'orders' | 'lines' | 'balances'>> {
+async function rowsOf(
+  url: string,
+  isCluster: boolean,
+): Promise<Pick<ShopState, 'stock' | 'orders' | 'lines' | 'balances'>> {
   const connection = await mysql.createConnection(url)
+  // What another node has answered must be seen here.
+  if (isCluster) await connection.query('SET SESSION wsrep_sync_wait = 1')
   const all = async <Row>(table: string): Promise<Row[]> => {
     const [rows] = await connection.query<RowDataPacket[]>('SELECT * FROM ??', [table])
     return rows as Row[]

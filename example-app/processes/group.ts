@@ -12,13 +12,18 @@ export class ApplicationGroup<Figures> {
     this.#balancer = balancer
   }
 
-  /** @param file a compiled module that calls `serveApplication` */
+  /**
+   * @param file a compiled module that calls `serveApplication`
+   * @param argsOf the arguments of each process, counted from 0
+   */
   static async start<Figures>(
     count: number,
     file: URL,
-    args: readonly string[],
+    argsOf: (number: number) => readonly string[],
   ): Promise<ApplicationGroup<Figures>> {
-    const starting = Array.from({ length: count }, () => ApplicationProcess.start<Figures>(file, args))
+    const starting = Array.from({ length: count }, (_, number) =>
+      ApplicationProcess.start<Figures>(file, argsOf(number)),
+    )
     const started = await Promise.allSettled(starting)
     const processes = started.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []))
     const failed = started.find(one => one.status === 'rejected')

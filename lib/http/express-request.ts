@@ -192,11 +192,11 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
 
   // ── what runs below us ─────────────────────────────────────────────────────────────────────────────────────────
 
-  enter(call: () => unknown, next: ExpressNext, rejects: boolean): unknown {
+  enter(call: () => unknown, goOn: ExpressNext, rejects: boolean): unknown {
     const { latest } = this
     if (this.#isStale()) return undefined
     const run = this.#run
-    if (!this.isOver) this.#entered = next
+    if (!this.isOver) this.#entered = goOn
     let result: unknown
     try {
       // A parser that was fed by the socket goes on outside of the attempt.
@@ -209,7 +209,7 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
     if (!isThenable(result)) return result
     run?.awaits(result)
     if (!rejects) return result
-    result.then(undefined, (error: unknown) => next(error || new Error('Rejected promise')))
+    result.then(undefined, (error: unknown) => goOn(error || new Error('Rejected promise')))
     return undefined
   }
 

@@ -310,7 +310,9 @@ function pairsOf(headers: unknown): readonly (readonly [string, unknown])[] {
   if (typeof headers !== 'object' || headers === null) return []
   if (!Array.isArray(headers)) return Object.entries(headers).filter(([name]) => name !== '')
   const flat: readonly unknown[] = headers
-  return flat.flatMap((name, place) => (place % 2 === 0 && name ? [[String(name), flat[place + 1]]] : []))
+  return flat.flatMap((name, place) =>
+    place % 2 === 0 && typeof name === 'string' && name !== '' ? [[name, flat[place + 1]]] : [],
+  )
 }
 
 function setsCookie(headers: unknown): boolean {
@@ -319,7 +321,8 @@ function setsCookie(headers: unknown): boolean {
 
 function isEventStream(res: ServerResponse, raw: unknown): boolean {
   const given = pairsOf(raw).find(([name]) => name.toLowerCase() === 'content-type')?.[1]
-  return /^text\/event-stream\b/i.test(String(given ?? res.getHeader('content-type')))
+  const type = given ?? res.getHeader('content-type')
+  return typeof type === 'string' && /^text\/event-stream\b/i.test(type)
 }
 
 /** A stream that nobody will read: a late error of it must not end the process. */

@@ -21,7 +21,7 @@ export const REQUEST: unique symbol = Symbol('session-tx.request')
 
 const SERVER_ERROR_STATUS_MIN = 500
 
-export interface Exchange<Args extends unknown[]> {
+interface Exchange<Args extends unknown[]> {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   /** What callbacks get. */

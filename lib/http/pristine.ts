@@ -25,9 +25,13 @@ type Removed = Record<'_removedTE' | '_removedContLen' | '_removedConnection' | 
   readonly _trailer: string
 }
 
-/** Header names in the case that they were written and leave in; Node has it on every message, @types/node on one. */
+/** Header names in the case that they were written and leave in. Node has it on messages of HTTP/1, @types/node on one. */
 interface RawNames extends ServerResponse {
-  getRawHeaderNames(): string[]
+  getRawHeaderNames?(): string[]
+}
+
+function headerNamesOf(res: RawNames): readonly string[] {
+  return res.getRawHeaderNames?.() ?? res.getHeaderNames() // in HTTP/2 all of them are in lower case
 }
 
 /** What the queue of on-finished hangs on a response; callbacks of a failed attempt must not fire. */
@@ -77,7 +81,7 @@ export class Pristine {
     this.#reqHeaders = { ...req.headers }
     this.#url = req.url
     this.#method = req.method
-    this.#headers = (res as RawNames).getRawHeaderNames().map(name => [name, copied(res.getHeader(name))])
+    this.#headers = headerNamesOf(res).map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
     this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage

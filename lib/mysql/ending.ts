@@ -9,6 +9,8 @@ import type { RunningStatements } from './statement/running-statements.js'
 const RUNNING_MS_MAX = 2_500
 /** How long one that was killed may take to notice. */
 const KILLED_MS_MAX = 500
+/** A KILL that overtakes its statement on the way ends nothing. */
+const KILL_AGAIN_MS = 50
 /** How long the answer to what ends a transaction is waited for. */
 const END_MS_MAX = 2_500
 
@@ -36,9 +38,19 @@ export async function endStatements<T>(
   for (;;) {
     const { oldestSent } = statements
     if (oldestSent === undefined) return true
-    if (!(await kill())) return false
-    if (!(await endsInTime(clock, oldestSent.end, KILLED_MS_MAX))) return false
+    if (!(await killUntilItEnds(oldestSent.end, { clock, kill }))) return false
   }
+}
+
+async function killUntilItEnds(
+  end: Promise<void>,
+  { clock, kill }: Pick<EndingSetup, 'clock' | 'kill'>,
+): Promise<boolean> {
+  for (let waitedMs = 0; waitedMs < KILLED_MS_MAX; waitedMs += KILL_AGAIN_MS) {
+    if (!(await kill())) return false
+    if (await endsInTime(clock, end, KILL_AGAIN_MS)) return true
+  }
+  return false
 }
 
 async function endsInTime(clock: Clock, end: Promise<void>, limitMs: number): Promise<boolean> {

@@ -23,9 +23,11 @@ export class StoreStatements {
    * transaction is over. These compare versions themselves, and may go on.
    */
   readonly #current: string
+  readonly locksAreLocal: boolean
 
   constructor(setup: StoreStatementsSetup) {
     this.#setup = setup
+    this.locksAreLocal = setup.server.galera
     this.#current = setup.server.snapshotIsolation ? 'SET STATEMENT innodb_snapshot_isolation = OFF FOR ' : ''
   }
 

@@ -76,6 +76,13 @@ export class HoldTable {
     return { held, cancel }
   }
 
+  /** Waits until nobody holds anything, and keeps everybody from it until the returned function is called. */
+  pause(): (() => void) | Promise<() => void> {
+    const resume = (): void => this.release(WHOLE)
+    const place = this.acquire(WHOLE, 'read')
+    return place === undefined ? resume : place.held.then(() => resume)
+  }
+
   /** One holder of the part is in doubt until it releases: those who wait for it are refused, and so is who comes. */
   doubt(part: SessionPart): void {
     const hold = this.#holds.get(part)

@@ -4,13 +4,18 @@
  *
  * A store keeps sessions under keys (the SHA-256 of the id in the cookie; it never sees the id). A session is a map of
  * variables; each variable has the version that the commit which wrote it gave it. Values are committed values: deeply
- * immutable, made by `settle` in draft.ts, shared by reference between versions. A store hands them out as they are
- * and never changes one.
+ * immutable, made by settling.ts, shared by reference between versions. A store hands them out as they are and never
+ * changes one. What it reads back from somewhere else is not a committed value until `decodeValue` (store/codec.ts,
+ * exported) made it one, from the text that `encodeValue` made of it.
  *
  * Every method may be asynchronous unless its type says otherwise. `capability` says how far its commit reaches:
  *   `local`            one process; the joint commit is: hold the keys, let MySQL COMMIT decide, swap a pointer.
  *   `same-connection`  the session rows are written on the request's own connection: one InnoDB commit.
  *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish. (None so far.)
+ *
+ * For `local` stores everything between `open` and `release` is written already and exported: a `LocalSession`
+ * (store/local-session.ts) is one session with its versions, holds, claims, idle time and expiry. Such a store decides
+ * where its LocalSessions lie and how they outlive the process; docs/writing-a-store.md writes one.
  *
  * A store that is not `local` is shared by processes, so what it has at hand may be old. It may hand that out all the
  * same: `claim` then gets what was read as well (`seen`) and finds out, in the request's own transaction, whether it
@@ -18,13 +23,16 @@
  *
  * start     Called once by `sessionTx()` before anything else, with the settings that stores share.
  * open      The session under `key`, for one attempt, or undefined when there is none (never existed, destroyed,
- *           expired: told apart by events). Opening pins it: until `release` it is neither evicted nor expired (by this
+ *           expired: told apart by the events that the store emits, `session:destroyed` once by the process that did
+ *           it, `session:expired` once by whoever finds out). Throws STORE_UNAVAILABLE when the store cannot know, which
+ *           is answered 503: never undefined instead, since that logs somebody out. Opening pins it: until `release` it is neither evicted nor expired (by this
  *           process). `fresh`: what is handed out must have been current after the call; asked for where the request
  *           cannot run again. `turn`, for `same-connection` stores only: the request lost a race for this session and is
  *           first in line here; nobody, of any process, may commit to the session until that transaction ends.
  * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
  * sessionsOf  Keys of the sessions whose `userVariable` names this user now (its value is hashed by user-key.ts, which is
  *           what a store keeps of it). May name one that is gone. Optional: without it nobody's sessions can be ended.
+ * counts    For the metrics, and asked often: no I/O.
  * close     Stops timers. Called once.
  *
  * OpenSession.snapshot     The committed state now. It stays readable, unchanged, as long as somebody refers to it.
@@ -54,10 +62,11 @@ import type { EventHub } from '../events.js'
 import type { Clock } from '../transaction/clock.js'
 import type { MaybePromise } from '../transaction/resource.js'
 
+// Registered: a store may have loaded the other build of this package.
 /** The set of variable names, as something that can be read, held and changed. */
-export const NAMES: unique symbol = Symbol('names')
+export const NAMES: unique symbol = Symbol.for('session-tx.names')
 /** The session as a whole: destroyed or replaced. */
-export const WHOLE: unique symbol = Symbol('whole')
+export const WHOLE: unique symbol = Symbol.for('session-tx.whole')
 export type SessionPart = string | typeof NAMES | typeof WHOLE
 
 export interface Settled {
@@ -164,6 +173,11 @@ export interface AttemptTransaction {
 
 /** A transaction in the application's database, as a `same-connection` store sees it. */
 export interface StoreTransaction {
+  /**
+   * Others write on other nodes and see no lock (Galera): what must stay as it is until COMMIT has to be changed, since
+   * only changes are compared with theirs.
+   */
+  readonly locksAreLocal: boolean
   /** A text as SQL, safe under every SQL mode and character set. */
   literal(text: string): string
   /** A plain SELECT: what the transaction's read view shows. */

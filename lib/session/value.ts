@@ -3,7 +3,7 @@
  * Knows nothing of drafts, variables, versions or stores; the walk that validates and copies is `settling.ts`.
  *
  * A *committed* value is a copy of ours that nothing changes any more. Its arrays and objects are frozen, and they, its
- * Maps and its Sets carry a stamp: a property under a symbol that never leaves this folder. By the stamp a subtree
+ * Maps and its Sets carry a stamp: a property under a symbol that only this file uses. By the stamp a subtree
  * that is already committed is recognised, measured and shared without being visited; a frozen object of the
  * application has no stamp and is never mistaken for one. Dates and bytes are leaves, without stamp, always copied.
  */
@@ -35,7 +35,8 @@ interface Stamp {
   readonly levels: number
 }
 
-const STAMP = Symbol('session-tx.committed')
+/** Registered: a store may have decoded values with the other build of this package. */
+const STAMP = Symbol.for('session-tx.committed')
 
 /** Hides the stamp from whoever looks through a draft. */
 export function isStampKey(key: PropertyKey): boolean {

@@ -11,8 +11,8 @@ import { shownKey } from '../session/identity.js'
 import { userKeyOf } from '../session/user-key.js'
 import type { OpenSession, SessionStore, StoreCounts, StoreSettings } from '../session/store.js'
 import type { Timer } from '../transaction/clock.js'
-import { MemoryPin } from './memory-pin.js'
-import { SessionRecord } from './memory-record.js'
+import { LocalSession, type LocalSessionOwner } from './local-session.js'
+import { UserIndex } from './user-index.js'
 
 export interface MemoryStoreOptions {
   /** Default 200 000. */
@@ -51,15 +51,14 @@ export function memoryStore(options: MemoryStoreOptions = {}): SessionStore {
   return new MemoryStore(sessionsMax, options.bytesMax ?? DEFAULTS.bytesMax)
 }
 
-class MemoryStore implements SessionStore {
+class MemoryStore implements SessionStore, LocalSessionOwner {
   readonly name = 'memory'
   readonly capability = 'local'
   /** Only sessions that no attempt has open. */
-  readonly #resting: LRUCache<string, SessionRecord>
+  readonly #resting: LRUCache<string, LocalSession>
   readonly #sessionsMax: number
-  readonly #pinned = new Map<string, SessionRecord>()
-  /** Keys of sessions by the key of their user. */
-  readonly #users = new Map<string, Set<string>>()
+  readonly #pinned = new Map<string, LocalSession>()
+  readonly #users = new UserIndex()
   #settings: StoreSettings | undefined
   #sweeper: Timer | undefined
 
@@ -69,18 +68,18 @@ class MemoryStore implements SessionStore {
     // only entry is deleted, which is at every request of somebody who is alone (200 000 places: 0.2 ms).
     this.#resting = new LRUCache({
       maxSize: bytesMax,
-      dispose: (record, key, reason) => {
-        if (reason === 'evict') this.#evicted(key, record)
+      dispose: (_session, key, reason) => {
+        if (reason === 'evict') this.#evicted(key)
       },
     })
   }
 
-  #evicted(key: string, record: SessionRecord): void {
-    this.#belongs(key, record, undefined)
-    this.#started.events.emit('session:evicted', { session: shownKey(key) })
+  #evicted(key: string): void {
+    this.#users.set(key, undefined)
+    this.settings.events.emit('session:evicted', { session: shownKey(key) })
   }
 
-  get #started(): StoreSettings {
+  get settings(): StoreSettings {
     if (this.#settings === undefined) throw new TypeError('the store was used before sessionTx() started it')
     return this.#settings
   }
@@ -97,108 +96,58 @@ class MemoryStore implements SessionStore {
   }
 
   open(key: string): OpenSession | undefined {
-    const record = this.#pinned.get(key) ?? this.#resting.peek(key)
-    if (record === undefined || record.dead) return undefined
-    if (this.#expire(key, record)) return undefined
-    return this.#pin(key, record)
+    const session = this.#pinned.get(key) ?? this.#resting.peek(key)
+    if (session === undefined || session.ended) return undefined
+    if (this.#expire(session)) return undefined
+    return this.#pin(session)
   }
 
   create(key: string): OpenSession {
-    return this.#pin(key, new SessionRecord(this.#started.clock.now()))
+    return this.#pin(new LocalSession(key, this))
   }
 
-  #pin(key: string, record: SessionRecord): OpenSession {
-    if (record.pins === 0) {
-      this.#resting.delete(key)
-      this.#pinned.set(key, record)
+  #pin(session: LocalSession): OpenSession {
+    if (!session.isOpen) {
+      this.#resting.delete(session.key)
+      this.#pinned.set(session.key, session)
     }
-    record.pins += 1
-    return new MemoryPin({
-      key,
-      record,
-      touch: () => this.#touch(record),
-      installed: writes => {
-        const { userVariable } = this.#started
-        if (userVariable !== undefined && writes.has(userVariable))
-          this.#belongs(key, record, userKeyOf(writes.get(userVariable)))
-      },
-      released: () => this.#unpin(key, record),
-      ended: () => {
-        this.#belongs(key, record, undefined)
-        this.#started.events.emit('session:destroyed', { session: shownKey(key) })
-      },
-    })
+    return session.open()
   }
 
-  #belongs(key: string, record: SessionRecord, user: string | undefined): void {
-    const before = record.user
-    if (before === user) return
-    record.user = user
-    if (before !== undefined) {
-      const sessions = this.#users.get(before)
-      sessions?.delete(key)
-      if (sessions?.size === 0) this.#users.delete(before)
-    }
-    if (user === undefined) return
-    const sessions = this.#users.get(user) ?? new Set()
-    this.#users.set(user, sessions.add(key))
+  committed({ key, ended, latest }: LocalSession): void {
+    const { userVariable } = this.settings
+    if (userVariable !== undefined)
+      this.#users.set(key, ended ? undefined : userKeyOf(latest.get(userVariable)))
   }
 
   sessionsOf(user: string): readonly string[] {
-    return [...(this.#users.get(user) ?? [])]
+    return this.#users.sessionsOf(user)
   }
 
-  #unpin(key: string, record: SessionRecord): void {
-    record.pins -= 1
-    if (record.pins > 0) return
+  rested(session: LocalSession): void {
+    const { key } = session
     this.#pinned.delete(key)
     // Nothing was ever committed to it, or it was destroyed: nothing to keep.
-    if (record.dead || record.latest.version === 0) return
-    if (this.#expire(key, record)) return
-    this.#resting.set(key, record, { size: record.latest.sizeBytes + RECORD_BYTES })
+    if (!session.isStored) return
+    if (this.#expire(session)) return
+    this.#resting.set(key, session, { size: session.latest.sizeBytes + RECORD_BYTES })
     // Larger than all the room there is: the cache does not take it, and does not say so.
-    if (!this.#resting.has(key)) this.#evicted(key, record)
+    if (!this.#resting.has(key)) this.#evicted(key)
     if (this.#resting.size > this.#sessionsMax) this.#resting.pop()
   }
 
-  #touch(record: SessionRecord): boolean {
-    // A dead session's cookie must not be sent again over that of a login that happened meanwhile.
-    if (record.dead) return false
-    const { clock, touchGranularityMs } = this.#started
-    const now = clock.now()
-    if (now - record.touchedAt < touchGranularityMs) return false
-    record.touchedAt = now
-    return true
-  }
-
   /** Drops an expired session; one that an attempt has open stays with that attempt only. */
-  #expire(key: string, record: SessionRecord): boolean {
-    const reason = this.#expiry(record)
-    if (reason === undefined) return false
-    this.#resting.delete(key)
-    this.#belongs(key, record, undefined)
-    if (!record.expiryReported) {
-      record.expiryReported = true
-      this.#started.events.emit('session:expired', { session: shownKey(key), reason })
+  #expire(session: LocalSession): boolean {
+    const isOver = session.hasExpired()
+    if (isOver) {
+      this.#resting.delete(session.key)
+      this.#users.set(session.key, undefined)
     }
-    return true
-  }
-
-  /**
-   * Never early: the idle time is written once per granularity, so it may be that much later than written. A session that
-   * an attempt has open is not idle.
-   */
-  #expiry(record: SessionRecord): 'idle' | 'absolute' | undefined {
-    const { clock, idleMs, absoluteMs, touchGranularityMs } = this.#started
-    const now = clock.now()
-    if (absoluteMs !== false && now - record.createdAt >= absoluteMs) return 'absolute'
-    if (idleMs !== false && record.pins === 0 && now - record.touchedAt >= idleMs + touchGranularityMs)
-      return 'idle'
-    return undefined
+    return isOver
   }
 
   #scheduleSweep(): void {
-    this.#sweeper = this.#started.clock.after(SWEEP_EVERY_MS, () => {
+    this.#sweeper = this.settings.clock.after(SWEEP_EVERY_MS, () => {
       this.#sweep()
       this.#scheduleSweep()
     })
@@ -208,10 +157,10 @@ class MemoryStore implements SessionStore {
   #sweep(): void {
     let looked = 0
     for (const key of this.#resting.rkeys()) {
-      const record = this.#resting.peek(key)
-      if (record !== undefined && !this.#expire(key, record)) {
+      const session = this.#resting.peek(key)
+      if (session !== undefined && !this.#expire(session)) {
         // Least recently used first: with idle expiry alone, whoever comes later is younger.
-        if (this.#started.absoluteMs === false) return
+        if (this.settings.absoluteMs === false) return
       }
       looked += 1
       if (looked === SWEPT_AT_ONCE_MAX) return
@@ -221,10 +170,10 @@ class MemoryStore implements SessionStore {
   counts(): StoreCounts {
     let sizeBytes = this.#resting.calculatedSize
     let live = this.#resting.size
-    for (const record of this.#pinned.values()) {
-      if (record.dead || record.latest.version === 0) continue
+    for (const session of this.#pinned.values()) {
+      if (!session.isStored) continue
       live += 1
-      sizeBytes += record.latest.sizeBytes + RECORD_BYTES
+      sizeBytes += session.latest.sizeBytes + RECORD_BYTES
     }
     return { live, sizeBytes }
   }

@@ -4,7 +4,9 @@
  * session's row, compares everything and writes what exists already; variables that come or go take one more each.
  *
  * The locks are taken in the order of the key, the session's own row first, by everybody who writes to the session. So two
- * writers of one session wait for each other's COMMIT, and never for more.
+ * writers of one session wait for each other's COMMIT, and never for more. Where locks are local to a node of several, what
+ * would have been only locked is changed as well: the session's own row stands for the set of names and for variables that
+ * must not be there.
  */
 import {
   type AttemptTransaction,
@@ -75,7 +77,7 @@ export class MysqlClaim implements Claim {
     try {
       if (isNew) await this.#create(on)
       else if (destroys) await this.#destroy(on, unchecked)
-      else if (looks) await this.#look(on, unchecked)
+      else if (looks && !(on.locksAreLocal && current.size > 0)) await this.#look(on, unchecked)
       else {
         await this.#compareAndSet(on, unchecked)
         await this.#nameUser(on)
@@ -153,10 +155,21 @@ export class MysqlClaim implements Claim {
     }
     const wasThere = (name: string): boolean => this.#comparison.baseStamp(name) !== undefined
     const sets = this.#rowsOf(on, only(writes, wasThere), name => this.#comparison.baseVersion(name))
-    const sql = statements.compareAndSet(key, columns, stamps, sets, this.#commitOf(on))
+    const marks = on.locksAreLocal ? this.#marks(wasThere) : []
+    const sql = statements.compareAndSet(key, columns, stamps, sets, this.#commitOf(on), marks)
     const { matched, insertId } = await on.change(sql)
     if (matched === stamps.size && insertId === 0) await this.#comeAndGo(on, writes, wasThere)
     else await this.#reconcile(on, parts, unchecked)
+  }
+
+  /** Columns of rows that are not written and must stay as they are until COMMIT. */
+  #marks(isThere: (name: string) => boolean): readonly string[] {
+    const { base, writes, current, replaces } = this.#write
+    const kept = [...(replaces ? base.names() : namesAmong(current))]
+    const names = kept.filter(name => isThere(name) && !writes.has(name))
+    const changesNames = [...writes].some(([name, settled]) => isThere(name) !== (settled !== undefined))
+    const ownToo = replaces || changesNames || current.has(NAMES) || !namesAmong(current).every(isThere)
+    return [...(ownToo ? [EXISTENCE] : []), ...names.map(columnName)]
   }
 
   /**
@@ -186,6 +199,7 @@ export class MysqlClaim implements Claim {
     const isThere = (name: string): boolean => found.states.has(name)
     const rows = this.#rowsOf(on, only(merged, isThere), name => found.states.get(name)?.version ?? 0)
     if (rows.length > 0) await on.change(statements.set(key, rows, this.#commitOf(on)))
+    if (on.locksAreLocal) await on.change(statements.mark(key))
     await this.#comeAndGo(on, new Map([...writes, ...merged]), isThere)
   }
 

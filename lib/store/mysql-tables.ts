@@ -3,7 +3,7 @@
  * connections, caches or versions in memory.
  *
  * `sessions` has one row per variable and one, with an empty `variable`, for the session itself: whoever writes to a
- * session locks that row first, which keeps deadlocks out, and changes it only to replace the session. `stamp` is drawn
+ * session locks that row first, which keeps deadlocks out, and changes it only where locks do not do. `stamp` is drawn
  * anew by every commit and tells two states of a variable apart for ever; `version` counts, for people. Idle times are in
  * a table of their own: in the same row, an idle write of one request would answer 1020 to another's.
  */
@@ -123,6 +123,7 @@ export class SessionStatements {
    * each row that has the stamp it must have; a row that must not be there is not matched, and makes the statement's
    * insert id 1.
    * @param stamps what must be there, undefined for whatever stamp; a variable of `variables` that is missing here must not be
+   * @param marks of them those that are changed too, but in nothing that counts
    */
   compareAndSet(
     session: string,
@@ -130,12 +131,13 @@ export class SessionStatements {
     stamps: ReadonlyMap<string, string | undefined>,
     sets: readonly Row[],
     commit: { readonly stamp: string; readonly by: string },
+    marks: readonly string[],
   ): string {
     const conditions = [...stamps].map(
       ([variable, stamp]) => `WHEN '${variable}' THEN ${stamp === undefined ? '1' : `stamp = ${stamp}`}`,
     )
     const condition = `CASE variable ${conditions.join(' ')} ELSE LAST_INSERT_ID(1) = 0 END`
-    return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET ${assign(sets, commit)} WHERE ${at(session, variables)} AND ${condition}`
+    return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET ${assign(sets, commit, marks)} WHERE ${at(session, variables)} AND ${condition}`
   }
 
   /** Of rows that are locked by now. */
@@ -145,7 +147,12 @@ export class SessionStatements {
     commit: { readonly stamp: string; readonly by: string },
   ): string {
     const variables = sets.map(({ variable }) => variable)
-    return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET ${assign(sets, commit)} WHERE ${at(session, variables)}`
+    return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET ${assign(sets, commit, [])} WHERE ${at(session, variables)}`
+  }
+
+  /** Changes the session's own row, in nothing that counts. */
+  mark(session: string): string {
+    return `UPDATE ${this.#names.sessions} FORCE INDEX (PRIMARY) SET written_at = ${MARKED} WHERE ${at(session, [EXISTENCE])}`
   }
 
   insert(
@@ -227,12 +234,18 @@ function listed(texts: Iterable<string>): string {
   return [...texts].map(text => `'${text}'`).join(', ')
 }
 
+/** Never what it was: a row that is set to what it has is not changed. */
+const MARKED = 'GREATEST(UTC_TIMESTAMP(3), written_at + INTERVAL 1000 MICROSECOND)'
+
 /** Nothing is changed where nothing is to be set: the rows are locked, and keep their version. */
 function assign(
   sets: readonly Row[],
   { stamp, by }: { readonly stamp: string; readonly by: string },
+  marks: readonly string[],
 ): string {
-  if (sets.length === 0) return 'value = value'
+  const marked =
+    marks.length === 0 ? 'written_at' : `IF(variable IN (${listed(marks)}), ${MARKED}, written_at)`
+  if (sets.length === 0) return marks.length === 0 ? 'value = value' : `written_at = ${marked}`
   const byVariable = (column: string, of: (row: Row) => string | number): string =>
     `${column} = CASE variable ${sets.map(row => `WHEN '${row.variable}' THEN ${of(row)}`).join(' ')} ELSE ${column} END`
   const written = `variable IN (${listed(sets.map(({ variable }) => variable))})`
@@ -242,6 +255,6 @@ function assign(
     byVariable('version', row => row.version),
     `stamp = IF(${written}, ${stamp}, stamp)`,
     `written_by = IF(${written}, ${by}, written_by)`,
-    `written_at = IF(${written}, UTC_TIMESTAMP(3), written_at)`,
+    `written_at = IF(${written}, UTC_TIMESTAMP(3), ${marked})`,
   ].join(', ')
 }

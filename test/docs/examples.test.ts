@@ -4,13 +4,13 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import request from 'supertest'
 import { openDatabase, type TestDatabase } from '../support/database.js'
-import { asModule, exchangesOf, GIVEN_TYPES, run } from './examples.js'
+import { asModule, exchangesOf, GIVEN_TYPES, programsOf, run } from './examples.js'
 import { allPages, type Block, blocksOf, type Page, root } from './markdown.js'
 
 const pages = allPages()
 
 test('every block is of a language with a meaning', () => {
-  const known = /^(?:ts|ts run|sql|http|sh|)$/ // without a language: a drawing
+  const known = /^(?:ts|ts run|ts part|sql|http|sh|)$/ // without a language: a drawing
   const others = pages
     .flatMap(blocksOf)
     .map(({ page, line, language, marks }) => [page, line, [language, ...marks].join(' ')])
@@ -18,7 +18,7 @@ test('every block is of a language with a meaning', () => {
 })
 
 test('every TypeScript example compiles under our own strict rules', async () => {
-  const blocks = pages.flatMap(blocksOf).filter(({ language }) => language === 'ts')
+  const blocks = pages.flatMap(programsOf)
   expect(blocks.length).toBeGreaterThan(10)
   expect(await compile(blocks)).toEqual([])
 }, 120_000)

@@ -3,6 +3,7 @@
  *
  *   ```ts        is type-checked, strictly, with the sources of the library.
  *   ```ts run    is run as well. It must not throw; it may assert.
+ *   ```ts part   of a page are one module, with prose in between. They are checked together; a test of their own runs them.
  *   ```sql       of a page is what its examples find in their database.
  *   ```http      after a `ts run` lists requests to what that built, and the whole answers, with the cookies of one
  *                browser: `METHOD path`, then `status body`, an empty line between two of them.
@@ -11,14 +12,16 @@
  * the names of {@link Given} exist. Knows nothing of what the examples show.
  */
 import assert from 'node:assert/strict'
-import type { Server } from 'node:http'
+import { createServer, type Server } from 'node:http'
 import Router from '@koa/router'
 import { transformSync } from '@swc/core'
+import express, { type Express } from 'express'
 import Koa, { type DefaultState } from 'koa'
 import core from 'mysql2'
 import mysql, { type Pool } from 'mysql2/promise'
+import * as expressLibrary from '../../lib/express.js'
 import * as library from '../../lib/index.js'
-import type { Block } from './markdown.js'
+import { type Block, blocksOf, type Page } from './markdown.js'
 
 type Context = library.SessionTxContext
 
@@ -69,6 +72,27 @@ export function asModule(block: Block): string {
   return `export {}; void async function example() { ${block.code}}\n`
 }
 
+/** The TypeScript of a page as programs: its parts are one, with each line where the page has it. */
+export function programsOf(page: Page): Block[] {
+  const blocks = blocksOf(page).filter(({ language }) => language === 'ts')
+  const isPart = ({ marks }: Block): boolean => marks.includes('part')
+  const [first, ...others] = blocks.filter(isPart)
+  if (first === undefined) return blocks
+  let { code } = first
+  for (const part of others)
+    code += '\n'.repeat(part.line - first.line - code.split('\n').length + 1) + part.code
+  return [{ ...first, code }, ...blocks.filter(block => !isPart(block))]
+}
+
+/** What the parts of a page export, with these modules in place of what they import. */
+export function exportsOf(page: Page, modules: Readonly<Record<string, unknown>>): unknown {
+  const exports = {}
+  const parts = programsOf(page).find(({ marks }) => marks.includes('part'))
+  if (parts === undefined) throw new Error(`${page.name} has no parts of a module`)
+  evaluate(javascript(parts.code), { exports, require: (name: string) => modules[name] })
+  return exports
+}
+
 export interface Built {
   readonly server: Server
   close(): Promise<void>
@@ -108,11 +132,23 @@ async function runModule(block: Block, databaseUrl: string): Promise<Built> {
       return server
     }
   }
-  const sessionTx: typeof library.sessionTx = options => {
-    const tx = library.sessionTx(options)
-    closers.unshift(() => tx.close())
-    return tx
+  const listeningExpress = (): Express => {
+    const app = express()
+    app.set('env', 'test') // does not print its errors
+    const listen = (): Server => {
+      server = createServer(app).listen(0)
+      return server
+    }
+    return Object.assign(app, { listen })
   }
+  /** Closed before the pools. */
+  const closing =
+    <Options, Tx extends { close(): Promise<void> }>(sessionTx: (options?: Options) => Tx) =>
+    (options?: Options): Tx => {
+      const tx = sessionTx(options)
+      closers.unshift(() => tx.close())
+      return tx
+    }
   const createPool = (options: mysql.PoolOptions): Pool => {
     const pool = mysql.createPool({ ...options, connectionLimit: 4 })
     closers.push(() => pool.end())
@@ -128,7 +164,9 @@ async function runModule(block: Block, databaseUrl: string): Promise<Built> {
     '@koa/router': Router,
     'mysql2/promise': { __esModule: true, default: { createPool } },
     mysql2: { createPool: createCorePool },
-    'session-tx': { ...library, sessionTx },
+    'session-tx': { ...library, sessionTx: closing(library.sessionTx) },
+    express: { __esModule: true, default: Object.assign(listeningExpress, express) },
+    'session-tx/express': { ...expressLibrary, sessionTx: closing(expressLibrary.sessionTx) },
   }
   const env = { ...process.env, MYSQL_URL: databaseUrl }
   evaluate(javascript(block.code), {

@@ -20,6 +20,7 @@ test('there are the pages that a reader looks for', () => {
   const expected = ['ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'README.md', 'SECURITY.md']
   const manual = [
     'errors',
+    'express',
     'handlers-that-run-twice',
     'isolation',
     'metrics',
@@ -28,6 +29,7 @@ test('there are the pages that a reader looks for', () => {
     'query-builders',
     'sessions',
     'transaction',
+    'writing-a-store',
   ].map(name => `docs/${name}.md`)
   expect(pages.map(({ name }) => name)).toEqual(expect.arrayContaining([...expected, ...manual]))
 })

@@ -556,7 +556,7 @@ describe.each(expresses)('%s: what attempt 1 started', (_name, express) => {
           }
           const { tx: own } = req
           late = next
-          void go.passed().then(() => next())
+          void go.passed().then(() => late())
           own.conflict()
         })
         app.use(async (req, res) => {

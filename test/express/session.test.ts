@@ -88,7 +88,7 @@ describe.each(expresses)('%s', (_name, express) => {
     const go = new Gate()
     const seen: unknown[] = []
     const app = await pages({
-      '/login': (req, res) => void req.session.regenerate(() => res.send('ok')),
+      '/login': (req, res) => req.session.regenerate(() => res.send('ok')),
       '/slow': async (req, res) => {
         seen.push({ ...req.session })
         req.session['n'] = 1

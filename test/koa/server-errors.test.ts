@@ -389,7 +389,7 @@ describe('what a connection is set to, and back', () => {
     [
       'galera',
       'snapshot',
-      `${level('REPEATABLE-READ')}${AFTER}${SNAPSHOT}, SESSION wsrep_sync_wait = @@session.wsrep_sync_wait | 1`,
+      `${level('REPEATABLE-READ')}${AFTER}${SNAPSHOT}, SESSION wsrep_sync_wait = @@session.wsrep_sync_wait | 7`,
     ],
     ['tidb', 'snapshot', `${level('REPEATABLE-READ')}${AFTER}, SESSION tidb_txn_mode = 'optimistic'`],
   ])('%s, %s', async (flavour, isolation = 'snapshot', settings) => {

@@ -38,3 +38,13 @@ storeContract(
   () => ({ store: mysqlStore(), database: storeDatabase(broker, 5_000) }),
   capabilities,
 )
+
+storeContract(
+  'mysqlStore that changes what it would lock, as on Galera,',
+  () => {
+    const { begin } = storeDatabase(broker, 5_000)
+    const database = { begin: async () => Object.assign(await begin(), { locksAreLocal: true }) }
+    return { store: mysqlStore(), database }
+  },
+  capabilities,
+)

@@ -48,3 +48,19 @@ export class Barrier {
     return this.#full.promise
   }
 }
+
+/** Lets everything run that waits for nothing but promises. */
+export function flush(): Promise<void> {
+  return new Promise(resolve => setImmediate(resolve))
+}
+
+/** Whether it has settled by now. */
+export async function isSettled(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false
+  const note = (): void => {
+    settled = true
+  }
+  promise.then(note, note)
+  await flush()
+  return settled
+}

@@ -9,7 +9,7 @@ import { Balancer } from '../../example-app/processes/balancer.js'
 import { openProxy, type Proxy } from './proxy.js'
 
 /** Compiled by the scripts that run the tests. */
-const FILE = pathToFileURL(resolve(__dirname, '../../.cache/build/test/processes/tortured.js'))
+export const torturedFile = pathToFileURL(resolve(__dirname, '../../.cache/build/test/processes/tortured.js'))
 
 /** `before`: the command does not arrive. `after`: its answer does not. */
 export type Moment = 'before' | 'after'
@@ -44,7 +44,7 @@ export class Fleet {
 
   async #start(): Promise<Member> {
     const proxy = await openProxy(this.#databaseUrl)
-    return { process: await ApplicationProcess.start(FILE, [proxy.url]), proxy }
+    return { process: await ApplicationProcess.start(torturedFile, [proxy.url]), proxy }
   }
 
   /** One more serves. */

@@ -1,5 +1,5 @@
 /**
- * A database server of the test's own, which it may kill and start again on the same data: a child process, because the
+ * Database servers of the test's own, which it may kill and start again on the same data: a child process, because the
  * scripts that start servers are ES modules and mind the signals of their process.
  */
 import { spawn } from 'node:child_process'
@@ -12,15 +12,28 @@ export interface OwnServer {
   readonly url: string
   /** As `kill -9` does. */
   kill(): Promise<void>
-  /** On the same data and port; resolves when it answers. */
+  /** As its administrator does; resolves when it has ended. */
+  end(): Promise<void>
+  /** On the same data and port; resolves when it greets. */
   start(): Promise<void>
-  /** Ends it and removes its data. */
+  /** Ends it, with those that were started together with it, and removes the data. */
   close(): Promise<void>
 }
 
 export async function ownServer(): Promise<OwnServer> {
+  const [server] = await ownServers([])
+  if (server === undefined) throw new Error('no server was started')
+  return server
+}
+
+/** The nodes of one Galera cluster; closing one closes all. */
+export function ownCluster(): Promise<readonly OwnServer[]> {
+  return ownServers(['galera'])
+}
+
+async function ownServers(args: readonly string[]): Promise<readonly OwnServer[]> {
   const script = resolve(__dirname, '../../scripts/private-mariadb.mjs')
-  const child = spawn(process.execPath, [script], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [script, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })
   const exited = once(child, 'exit')
   const said = async (what: string): Promise<string> => {
@@ -29,19 +42,28 @@ export async function ownServer(): Promise<OwnServer> {
     if (!text.startsWith(what)) throw new Error(`the private MariaDB was to say '${what}' and said '${text}'`)
     return text.slice(what.length)
   }
-  const ask = async (order: string, answer: string): Promise<void> => {
-    const answered = said(answer)
-    child.stdin.write(`${order}\n`)
-    await answered
+  // One at a time: answers do not say whose they are.
+  let last: Promise<unknown> = Promise.resolve()
+  const ask = (order: string): Promise<void> => {
+    const answered = last.then(async () => {
+      const done = said('done')
+      child.stdin.write(`${order}\n`)
+      await done
+    })
+    last = answered.catch(() => {})
+    return answered
   }
-  return {
-    url: await said('url '),
-    kill: () => ask('kill', 'killed'),
-    start: () => ask('start', 'started'),
-    close: async () => {
-      child.stdin.end()
-      await exited
-      lines.close()
-    },
+  const close = async (): Promise<void> => {
+    child.stdin.end()
+    await exited
+    lines.close()
   }
+  const urls = (await said('url ')).split(' ')
+  return urls.map((url, number) => ({
+    url,
+    kill: () => ask(`kill ${number}`),
+    end: () => ask(`end ${number}`),
+    start: () => ask(`start ${number}`),
+    close,
+  }))
 }

@@ -6,8 +6,8 @@ import { isSessionTxError, SessionTxError } from '../../lib/errors.js'
 import type { Found, MaybePromise } from '../../lib/transaction/resource.js'
 import type { Outcome } from '../../lib/transaction/two-phase-commit.js'
 import { PATIENCE } from '../../lib/transaction/two-phase-commit.js'
-import { deferred } from '../support/barrier.js'
-import { DEADLINE_MS, type Fault, flush, isSettled, Recording, stage } from './recording.js'
+import { deferred, flush, isSettled } from '../support/barrier.js'
+import { DEADLINE_MS, type Fault, Recording, stage } from './recording.js'
 
 /** In the order they are enlisted; the one that decides is neither first nor last. */
 const RESOURCES = ['session', 'mysql', 'ledger'] as const

@@ -1,8 +1,7 @@
 /** What ends a request's waiting early: the deadline ends everything, a client that went away only the waits. */
 import { Interrupt, type InterruptSetup } from '../../lib/transaction/interrupt.js'
-import { deferred } from '../support/barrier.js'
+import { deferred, isSettled } from '../support/barrier.js'
 import { FakeClock } from '../support/clock.js'
-import { isSettled } from './recording.js'
 
 const DEADLINE_MS = 1_000
 

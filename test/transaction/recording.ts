@@ -109,19 +109,3 @@ export function stage(clock = new FakeClock()): Stage {
   const interrupt = new Interrupt({ clock, deadlineMs: DEADLINE_MS, transactionId: id })
   return { clock, interrupt, transaction: new Transaction({ id, clock, interrupt }) }
 }
-
-/** Lets everything run that waits for nothing but promises. */
-export function flush(): Promise<void> {
-  return new Promise(resolve => setImmediate(resolve))
-}
-
-/** Whether it has settled by now. */
-export async function isSettled(promise: Promise<unknown>): Promise<boolean> {
-  let settled = false
-  const note = (): void => {
-    settled = true
-  }
-  promise.then(note, note)
-  await flush()
-  return settled
-}

@@ -11,7 +11,7 @@ import {
 } from '../../lib/transaction/retry.js'
 import { TicketOffice } from '../../lib/transaction/ticket.js'
 import { FakeClock } from '../support/clock.js'
-import { flush, isSettled } from './recording.js'
+import { flush, isSettled } from '../support/barrier.js'
 
 type End = AttemptEnd<string>
 

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { Interrupt } from '../../lib/transaction/interrupt.js'
 import { type Ticket, TicketOffice } from '../../lib/transaction/ticket.js'
 import { FakeClock } from '../support/clock.js'
-import { flush, isSettled } from './recording.js'
+import { flush, isSettled } from '../support/barrier.js'
 
 const clock = new FakeClock()
 const DEADLINE_MS = 100

@@ -1,7 +1,7 @@
 /** The transaction of one attempt: states, participants, hooks, doom, lost races, savepoints. No HTTP, no database. */
 import { conflictError, SessionTxError } from '../../lib/errors.js'
-import { deferred } from '../support/barrier.js'
-import { DEADLINE_MS, flush, Recording, stage } from './recording.js'
+import { deferred, flush } from '../support/barrier.js'
+import { DEADLINE_MS, Recording, stage } from './recording.js'
 
 const lostRace = (message = 'somebody else committed first'): SessionTxError =>
   conflictError(message, { kind: 'variable', store: 'memory', variable: 'cart' })

@@ -41,7 +41,7 @@ export class Decision {
   }
 
   /**
-   * @throws CONFLICT of kind `connection` if the record could not be written, or COMMIT not be sent; what COMMIT is
+   * @throws CONFLICT of kind `connection` if the record could not be written, or COMMIT not be sent; what either is
    * answered with, if that says that nothing was committed; COMMIT_UNKNOWN
    */
   async carryOut(): Promise<void> {
@@ -83,9 +83,20 @@ export class Decision {
       this.#setup.lease.connection,
       decideSlot(slot.id, slot.seq + 1, this.#setup.transactionId, 'C'),
     ).catch((error: unknown) => {
-      throw misconfigured(error) ?? conflict('the commit record could not be written', error)
+      throw this.#notWritten(error)
     })
     if (affectedRows !== 1) throw conflict('the commit record has been moved on by somebody else')
+  }
+
+  #notWritten(error: unknown): unknown {
+    const { lease, recognise } = this.#setup
+    const lost = recognise(error)
+    // The server has rolled everything back (a Galera node, for what another one has committed): nothing is to be settled.
+    if (lost !== undefined && atCommit(error, lease.server.flavour) === 'aborted') {
+      this.#putBack()
+      return lost
+    }
+    return misconfigured(error) ?? conflict('the commit record could not be written', error)
   }
 
   #putBack(): void {

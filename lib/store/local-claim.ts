@@ -1,84 +1,39 @@
 /**
- * A session in memory as one attempt has it open, and the claim with which the attempt commits to it (the contract is
- * session/store.ts). Knows nothing of the cache that the record came from.
+ * The claim with which an attempt commits to a session in memory: what it holds, what it loses, what it merges (the
+ * contract is session/store.ts). Knows nothing of where the session came from.
  */
-import { type HoldMode, sortParts } from '../session/hold.js'
+import { type HoldMode, type HoldTable, sortParts } from '../session/hold.js'
 import {
   type Claim,
-  type Disturbance,
   type LostPart,
   NAMES,
-  type OpenSession,
   type SessionPart,
-  type SessionSnapshot,
   type SessionWrite,
   type Settled,
   WHOLE,
 } from '../session/store.js'
-import type { SessionRecord } from './memory-record.js'
-import { disturbanceOf, UNDISTURBED, type Version } from './versioned-variables.js'
+import type { Version } from './versioned-variables.js'
 
-interface PinSetup {
-  readonly key: string
-  readonly record: SessionRecord
-  readonly touch: () => boolean
-  /** These variables have been written. */
-  readonly installed: (writes: ReadonlyMap<string, Settled | undefined>) => void
-  readonly released: () => void
-  readonly ended: () => void
+export interface LocalChange {
+  /** New values; undefined removed the variable. Empty where the session ended. */
+  readonly writes: ReadonlyMap<string, Settled | undefined>
+  /** Route of the writer. */
+  readonly by: string
 }
 
-export class MemoryPin implements OpenSession {
-  readonly #setup: PinSetup
-  #released = false
-
-  constructor(setup: PinSetup) {
-    this.#setup = setup
-  }
-
-  get key(): string {
-    return this.#setup.key
-  }
-
-  get ended(): boolean {
-    return this.#setup.record.dead
-  }
-
-  snapshot(): SessionSnapshot {
-    return this.#setup.record.latest
-  }
-
-  disturbance(since: SessionSnapshot): Disturbance {
-    const { holds, latest } = this.#setup.record
-    if (since === latest && holds.idle) return UNDISTURBED
-    return disturbanceOf(since as Version, holds.changing())
-  }
-
-  pause(): (() => void) | Promise<() => void> {
-    const { holds } = this.#setup.record
-    const resume = (): void => holds.release(WHOLE)
-    const place = holds.acquire(WHOLE, 'read')
-    return place === undefined ? resume : place.held.then(() => resume)
-  }
-
-  touch(): boolean {
-    return this.#setup.touch()
-  }
-
-  claim(write: SessionWrite): Claim {
-    return new MemoryClaim(this.#setup, write)
-  }
-
-  release(): void {
-    if (this.#released) return
-    this.#released = true
-    this.#setup.released()
-  }
+/** What is claimed: local-session.ts. */
+interface ClaimedSession {
+  readonly holds: HoldTable
+  readonly latest: Version
+  readonly ended: boolean
+  readonly lastWriter: string | undefined
+  commit(change: LocalChange, whole: boolean): void
+  end(by: string): void
 }
 
 /** Claims: idle → holding (some parts, perhaps waiting for the next) → prepared → installed → over. */
-class MemoryClaim implements Claim {
-  readonly #setup: PinSetup
+export class LocalClaim implements Claim {
+  readonly #session: ClaimedSession
   readonly #write: SessionWrite
   readonly #modes: ReadonlyMap<SessionPart, HoldMode>
   readonly #held: SessionPart[] = []
@@ -88,10 +43,10 @@ class MemoryClaim implements Claim {
   /** What is installed: the writes, or what resolvers made of them. */
   #merged: Map<string, Settled | undefined> | undefined
 
-  constructor(setup: PinSetup, write: SessionWrite) {
-    this.#setup = setup
+  constructor(session: ClaimedSession, write: SessionWrite) {
+    this.#session = session
     this.#write = write
-    this.#modes = modesOf(write, setup.record)
+    this.#modes = modesOf(write, session)
   }
 
   prepare(): void | Promise<void> {
@@ -117,7 +72,7 @@ class MemoryClaim implements Claim {
   }
 
   #hold(part: SessionPart): Promise<void> | undefined {
-    const { holds } = this.#setup.record
+    const { holds } = this.#session
     const place = holds.acquire(part, this.#modes.get(part) ?? 'write')
     if (place === undefined) {
       this.#held.push(part)
@@ -141,10 +96,7 @@ class MemoryClaim implements Claim {
       const name = String(part)
       this.#merged ??= new Map(write.writes)
       try {
-        this.#merged.set(
-          name,
-          write.resolve(name, this.#setup.record.latest.get(name), write.writes.get(name)),
-        )
+        this.#merged.set(name, write.resolve(name, this.#session.latest.get(name), write.writes.get(name)))
       } catch (cause) {
         failed.push({ ...this.#lostPart(name, false), cause })
       }
@@ -158,11 +110,10 @@ class MemoryClaim implements Claim {
 
   #lostParts(): (LostPart & { readonly mergeable: boolean })[] {
     const { base, writes, current, replaces, destroys, resolves } = this.#write
-    const { record } = this.#setup
     // Ending a session never conflicts by itself, only with what the attempt still relies on.
     if (destroys && current.size === 0) return []
-    const { latest } = record
-    if (record.dead || (replaces && base !== latest)) return [{ ...this.#lostWhole(), mergeable: false }]
+    const { latest, ended } = this.#session
+    if (ended || (replaces && base !== latest)) return [{ ...this.#lostWhole(), mergeable: false }]
     if (base === latest) return []
     const lost: (LostPart & { readonly mergeable: boolean })[] = []
     for (const name of writes.keys()) {
@@ -182,43 +133,36 @@ class MemoryClaim implements Claim {
   }
 
   #changed(name: string): boolean {
-    return this.#write.base.get(name)?.version !== this.#setup.record.latest.get(name)?.version
+    return this.#write.base.get(name)?.version !== this.#session.latest.get(name)?.version
   }
 
   #lostPart(name: string, onlyRead: boolean): LostPart {
-    const found = this.#setup.record.latest.get(name)
+    const found = this.#session.latest.get(name)
     const baseVersion = this.#write.base.get(name)?.version ?? 0
     return { part: name, baseVersion, foundVersion: found?.version ?? 0, winner: found?.by, onlyRead }
   }
 
   #lostWhole(): LostPart {
-    const { latest, lastWriter } = this.#setup.record
+    const { latest, lastWriter } = this.#session
     const baseVersion = this.#write.base.version
     return { part: WHOLE, baseVersion, foundVersion: latest.version, winner: lastWriter, onlyRead: false }
   }
 
   commit(): void {
     const { writes, by, replaces, destroys } = this.#write
-    const { record, touch, installed, ended } = this.#setup
-    if (destroys) {
-      if (record.dead) return
-      record.die(by)
-      ended()
-    } else if (writes.size > 0 || replaces) {
-      record.install(this.#merged ?? writes, by, replaces)
-      installed(this.#merged ?? writes)
-      touch()
-    }
+    if (destroys) this.#session.end(by)
+    else if (writes.size > 0 || replaces)
+      this.#session.commit({ writes: this.#merged ?? writes, by }, replaces)
   }
 
   release(): void {
-    const { holds } = this.#setup.record
+    const { holds } = this.#session
     for (const part of this.#held.splice(0)) holds.release(part, this.#inDoubt)
   }
 
   doubt(): void {
     this.#inDoubt = true
-    for (const part of this.#held) this.#setup.record.holds.doubt(part)
+    for (const part of this.#held) this.#session.holds.doubt(part)
   }
 
   rollback(): void {
@@ -230,14 +174,14 @@ class MemoryClaim implements Claim {
 
 function modesOf(
   { writes, current, replaces, destroys }: SessionWrite,
-  record: SessionRecord,
+  session: ClaimedSession,
 ): Map<SessionPart, HoldMode> {
   const modes = new Map<SessionPart, HoldMode>()
   modes.set(WHOLE, replaces || destroys ? 'write' : 'change')
   for (const part of current) modes.set(part, 'read')
   for (const [name, settled] of writes) {
     modes.set(name, 'write')
-    const changesNames = (settled === undefined) !== (record.latest.get(name) === undefined)
+    const changesNames = (settled === undefined) !== (session.latest.get(name) === undefined)
     if (changesNames) modes.set(NAMES, current.has(NAMES) ? 'write' : 'change')
   }
   return modes
