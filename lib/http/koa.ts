@@ -26,6 +26,9 @@ const KOA_PROPERTIES: ReadonlySet<PropertyKey> = new Set([
   REQUEST,
 ])
 
+/** Uploads, as @koa/multer leaves them on context and request: too much to be copied. */
+const UPLOADED = ['file', 'files']
+
 interface Carrier {
   [REQUEST]?: KoaRequest
 }
@@ -104,6 +107,7 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
       this.remember([this.#ctx, request, response], KOA_PROPERTIES, () => [
         keepPlaces(this.#ctx, 'state'),
         keepParsed(request, 'body'),
+        ...UPLOADED.flatMap(name => [keepPlaces(request, name), keepPlaces(this.#ctx, name)]),
       ])
     }
     const lived = this.livesOn()

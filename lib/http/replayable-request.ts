@@ -62,6 +62,11 @@ export class ReplayableRequest {
     this.#req = req as IncomingMessage & Internals
     this.#bytesMax = bytesMax
     this.#push = this.#req.push
+    if (req.readableEnded) {
+      // Read to its end above us: nothing is left to keep, however much it was.
+      this.#ended = true
+      return
+    }
     const announced = Number(req.headers['content-length'] ?? 0)
     if (announced > bytesMax) {
       this.#overLimit = true

@@ -16,6 +16,7 @@ import onHeaders from 'on-headers'
 import { sessionTx, type SessionTx } from '../../lib/express.js'
 import { serve, type Served } from '../support/app.js'
 import { deferred, Gate } from '../support/barrier.js'
+import { bytesOf } from '../support/bytes.js'
 import { promptly } from '../support/clock.js'
 import {
   answeringErrors,
@@ -224,25 +225,6 @@ const placements: Readonly<Record<string, Mount>> = {
   'on-headers and on-finished above': (app, tx) => app.use(noting, tx),
   'on-headers and on-finished below': (app, tx) => app.use(tx, noting),
   'all of them above and below': (app, tx) => app.use(noting, compression(), tx, noting, compression()),
-}
-
-/** The whole answer, as bytes; the date is taken out, which may pass a second in between. */
-function bytesOf(url: string, head: string): Promise<string> {
-  const { port } = new URL(url)
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
-    const socket = connect(Number(port), '127.0.0.1')
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-    socket.on('error', reject)
-    socket.on('close', () =>
-      resolve(
-        Buffer.concat(chunks)
-          .toString('latin1')
-          .replace(/\r\nDate: [^\r]+/, '\r\nDate: now'),
-      ),
-    )
-    socket.write(`${head}\r\nHost: test\r\nConnection: close\r\n\r\n`)
-  })
 }
 
 describe.each(expresses)('%s', (_name, express) => {
