@@ -248,7 +248,9 @@ describe.each(expresses)('%s', (_name, express) => {
 
     beforeAll(async () => {
       running = []
-      txs = [sessionTx({}, promptly), sessionTx({}, promptly)]
+      // Every request of the second one runs again, and without a pause.
+      const options = { retry: { budget: false } } as const
+      txs = [sessionTx(options, promptly), sessionTx(options, promptly)]
       const [once, again] = txs as [SessionTx, SessionTx]
       urls = {
         plain: await build(
