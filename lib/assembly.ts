@@ -102,6 +102,8 @@ export function assemble<Args extends unknown[]>(
     cookie: { ...cookie, name: cookieName },
     tombstones: new Tombstones(clock, deadlineMs),
     backoff: { backoffBaseMs, backoffMaxMs },
+    rehearse: options.retry.rehearse,
+    clientGone: options.clientGone,
     deadlineMs,
     nextId: idMaker(),
     activity,

@@ -54,6 +54,7 @@ export type ConflictKind =
   | 'connection' // lost, and it is certain that nothing was committed; or it leads to a server that is read-only now
   | 'unavailable' // there was no connection to be had: no transaction existed
   | 'requested' // the application asked for it: tx.conflict(), retry.isRetryable
+  | 'rehearsal' // nobody won: retry.rehearse runs every handler twice
 
 /** What a conflict says: where, which versions, who won. Never a value, never a raw session id. */
 export interface ConflictDetails {

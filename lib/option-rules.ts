@@ -7,11 +7,6 @@ import { distance } from 'fastest-levenshtein'
 import { SessionTxError } from './errors.js'
 import { COOKIE_RULES, oneOf, type Rule } from './session/cookie-attributes.js'
 
-/**
- * Fixed in the design, built later. Naming one fails: an option that is silently ignored is worse than none.
- */
-export const NOT_YET: ReadonlySet<string> = new Set(['clientGone', 'retry.rehearse'])
-
 /** The longest that a Node timer can be set to; a longer one fires at once. */
 const TIMER_MS_MAX = 2_147_483_647
 const CENTURY_MS = 36_525 * 86_400_000
@@ -46,6 +41,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['retry.tickets.waitingMax', whole(1, WAITING_MAX)],
   ['retry.isRetryable', callback],
   ['retry.duplicateIsConflict', yesOrNo],
+  ['retry.rehearse', yesOrNo],
   ['session.name', COOKIE_RULES.name],
   ['session.idleMs', orFalse(ageMs)],
   ['session.absoluteMs', orFalse(ageMs)],
@@ -65,6 +61,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['resolve', must('an object { variable: resolver }', isPlainObject)],
   ['skip', callback],
   ['isolation', oneOf('read committed', 'repeatable read', 'snapshot', 'serializable')],
+  ['clientGone', oneOf('finish', 'rollback')],
   ['veto', callback],
   ['commitOnError', callback],
   ['readOnly', callback],
@@ -144,8 +141,6 @@ function checkGroup(group: Readonly<Record<string, unknown>>, prefix: string): v
   for (const [name, value] of Object.entries(group)) {
     const path = prefix + name
     const rule = RULES.get(path)
-    if (NOT_YET.has(path))
-      throw misconfigured(`\`${path}\` is not part of this version of session-tx; leave it out`)
     if (rule === undefined && !GROUPS.has(path)) {
       throw misconfigured(`unknown option \`${path}\`; did you mean \`${nearest(path)}\`?`)
     }

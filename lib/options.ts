@@ -48,6 +48,8 @@ interface RetryOptions<Args extends unknown[]> {
   readonly isRetryable: ((error: unknown) => boolean | undefined) | undefined
   /** 1062 re-runs once. */
   readonly duplicateIsConflict: boolean
+  /** For development and tests: every handler runs twice. */
+  readonly rehearse: boolean
 }
 
 interface CookieOptions extends CookieAttributes {
@@ -87,6 +89,8 @@ interface PlainOptions<Args extends unknown[]> {
   /** No transaction for this request: `ctx.tx` and `ctx.session` are absent. */
   readonly skip: Asked<Args, boolean> | undefined
   readonly isolation: IsolationLevel
+  /** What happens when the client went away before the commit. */
+  readonly clientGone: 'finish' | 'rollback'
   /**
    * True rolls back though the handler returned; undefined: status 500 and above, which only a framework can
    * tell.
@@ -155,6 +159,7 @@ export const DEFAULTS = Object.freeze({
     tickets: Object.freeze({ waitingMax: 64 }),
     isRetryable: undefined,
     duplicateIsConflict: false,
+    rehearse: false,
   }),
   session: Object.freeze({
     name: 'sid',
@@ -179,6 +184,7 @@ export const DEFAULTS = Object.freeze({
   resolve: NO_RESOLVERS,
   skip: undefined,
   isolation: 'snapshot',
+  clientGone: 'finish',
   veto: undefined,
   commitOnError: undefined,
   readOnly: undefined,

@@ -1,6 +1,6 @@
 /** What sessionTx() accepts, what it makes of it, and the sentences that everything else fails with. */
 import { isSessionTxError } from '../lib/errors.js'
-import { checkRetries, NOT_YET, OPTION_PATHS } from '../lib/option-rules.js'
+import { checkRetries, OPTION_PATHS } from '../lib/option-rules.js'
 import { DEFAULTS, resolveOptions, type SessionTxOptions } from '../lib/options.js'
 
 const pool = { getConnection: () => {}, query: () => {} }
@@ -198,11 +198,6 @@ describe('an unknown option names the nearest', () => {
   ])('%j', (options, expected) => expect(sentence(options)).toEqual(expected))
 })
 
-test.each([...NOT_YET])('%s is refused as not part of this version', path => {
-  const expected = `\`${path}\` is not part of this version of session-tx; leave it out`
-  for (const value of ['finish', true, 1, {}, undefined]) expect(sentence(at(path, value))).toBe(expected)
-})
-
 describe('a bad value says what it must be, and what it was', () => {
   const zeroOrMore = 'a whole number of 0 or more'
   const oneOrMore = 'a whole number of 1 or more'
@@ -233,6 +228,8 @@ describe('a bad value says what it must be, and what it was', () => {
     ['retry.tickets.waitingMax', 0, oneOrMore, '0'],
     ['retry.isRetryable', true, 'a function', 'true'],
     ['retry.duplicateIsConflict', 1, yesOrNo, '1'],
+    ['retry.rehearse', 'yes', yesOrNo, "'yes'"],
+    ['clientGone', 'ignore', "'finish' or 'rollback'", "'ignore'"],
     ['retry', 3, 'an object', '3'],
     ['retry', false, 'an object', 'false'],
     ['session', 'sid', 'an object', "'sid'"],

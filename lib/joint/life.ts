@@ -5,7 +5,7 @@
  *   handler → verdict → before-commit hooks → prepare → COMMIT → install → respond → after-commit hooks
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
-import { attachError, isSessionTxError, type SessionTxError } from '../errors.js'
+import { attachError, conflictError, isSessionTxError, type SessionTxError } from '../errors.js'
 import type { EscapeReason, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
@@ -118,7 +118,7 @@ class Life<T> implements RetryRequest<T> {
     if (failure === undefined) failure = boxed(transaction.failure ?? this.interrupt.reason)
 
     // The verdict. A conflict comes first, even one that the handler caught: what it answered was built on sand.
-    let conflict = this.#lostRace(attempt, failure)
+    let conflict = this.#lostRace(attempt, failure) ?? this.#rehearsal(order, failure)
     let reason: RollbackReason | undefined
     try {
       if (conflict === undefined) reason = this.#reasonToRollBack(attempt, failure)
@@ -139,10 +139,12 @@ class Life<T> implements RetryRequest<T> {
     const commitStart = clock.now()
     const objection = transaction.hasBeforeCommit ? await this.#beforeCommit(attempt) : undefined
     conflict = this.#lostRace(attempt, objection)
-    if (conflict !== undefined || objection !== undefined || transaction.doomed) {
+    const isMissed = this.#clientIsMissed
+    if (conflict !== undefined || objection !== undefined || transaction.doomed || isMissed) {
       await this.#rollBack(attempt, conflict ?? objection?.error)
       if (conflict !== undefined) return conflictEnd(conflict)
-      this.#tellRollback(order, objection, objection === undefined ? 'doom' : 'error')
+      const otherwise = transaction.doomed ? 'doom' : 'clientGone'
+      this.#tellRollback(order, objection, objection === undefined ? otherwise : 'error')
       const answer = objection ?? failure
       return answer === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...answer }
     }
@@ -173,7 +175,7 @@ class Life<T> implements RetryRequest<T> {
 
   #begin(order: AttemptOrder): JointAttempt {
     const { events } = this.#parts
-    const neverAgain = this.#request.retries === 0 || this.#request.notRerunnable() !== undefined
+    const neverAgain = this.#isNeverRunAgain
     const attempt = new JointAttempt({
       parts: this.#parts,
       request: this.#request,
@@ -212,12 +214,33 @@ class Life<T> implements RetryRequest<T> {
     return recognise(failure.error, attempt.flavour, this.#parts.conflicts)?.conflict
   }
 
+  /** For development: a first run that went well is thrown away, as if it had lost a race. */
+  #rehearsal(order: AttemptOrder, failure: Failure | undefined): SessionTxError | undefined {
+    const { rehearse } = this.#parts
+    if (!rehearse || order.attempt > 1 || failure !== undefined || this.#isNeverRunAgain) return undefined
+    return conflictError('retry.rehearse: the handler runs once more', {
+      kind: 'rehearsal',
+      store: 'application',
+      free: true,
+    })
+  }
+
+  get #isNeverRunAgain(): boolean {
+    return this.#request.retries === 0 || this.notRerunnable() !== undefined
+  }
+
   /** The policies: each can only keep an attempt from being stored. */
   #reasonToRollBack({ transaction }: JointAttempt, failure: Failure | undefined): RollbackReason | undefined {
     if (transaction.failure !== undefined || this.interrupt.reason !== undefined) return 'error'
     if (failure !== undefined && !this.#request.commitsOnError(failure.error)) return 'error'
     if (transaction.doomed) return 'doom'
-    return failure === undefined && this.#request.vetoes() ? 'veto' : undefined
+    if (failure === undefined && this.#request.vetoes()) return 'veto'
+    return this.#clientIsMissed ? 'clientGone' : undefined
+  }
+
+  /** Nobody hears the answer, and the application wants nothing stored then. */
+  get #clientIsMissed(): boolean {
+    return this.#parts.clientGone === 'rollback' && this.interrupt.clientIsGone
   }
 
   async #rollBack(attempt: JointAttempt, reason: unknown): Promise<void> {

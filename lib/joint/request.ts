@@ -47,6 +47,9 @@ export interface JointParts {
   readonly cookie: ConfiguredCookie
   readonly tombstones: Tombstones
   readonly backoff: Omit<RetryOptions, 'retries'>
+  /** Every handler that can run again does so once, without having lost a race. */
+  readonly rehearse: boolean
+  readonly clientGone: 'finish' | 'rollback'
   readonly deadlineMs: number
   readonly nextId: () => string
 }

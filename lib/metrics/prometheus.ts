@@ -40,6 +40,7 @@ const KINDS: Readonly<Record<ConflictKind, 0>> = {
   connection: 0,
   unavailable: 0,
   requested: 0,
+  rehearsal: 0,
 }
 const REASONS: Readonly<Record<NotRerunnableReason, 0>> = {
   body: 0,

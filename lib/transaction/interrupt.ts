@@ -45,6 +45,12 @@ export class Interrupt {
     return this.#deadline ?? this.#clientGone
   }
 
+  /** The client went away before it was answered. */
+  get clientIsGone(): boolean {
+    this.#watchClient()
+    return this.#clientGone !== undefined
+  }
+
   /** For the application: aborts at the deadline and when the client goes. Made on first use. */
   get signal(): AbortSignal {
     this.#controller ??= new AbortController()

@@ -8,7 +8,7 @@ import { Tx } from '../../lib/joint/tx.js'
 import { createPrometheus } from '../../lib/metrics/prometheus.js'
 import { Recorder } from '../../lib/metrics/recorder.js'
 import { classify, FLAVOURS, isUnavailable } from '../../lib/mysql/errors.js'
-import { checkRoute, NOT_YET, OPTION_PATHS } from '../../lib/option-rules.js'
+import { checkRoute, OPTION_PATHS } from '../../lib/option-rules.js'
 import { DEFAULTS } from '../../lib/options.js'
 import { eventNames, sessionMembers } from './names.js'
 import { memoryStore } from '../../lib/store/memory.js'
@@ -35,10 +35,6 @@ describe('docs/options.md', () => {
     'says the default of %s',
     (path, said) => expect(saidValue(said)).toEqual(defaultOf(path)),
   )
-
-  test('lists what the design names and this version refuses', () => {
-    expect(sorted(first(rowsUnder(page, 'In the design, not in this version')))).toEqual(sorted(NOT_YET))
-  })
 
   test('lists the options of memoryStore with their defaults', () => {
     const options = rowsUnder(page, '`memoryStore(options?)`')

@@ -617,3 +617,23 @@ describe.each(expresses)('%s: what attempt 1 started', (_name, express) => {
     expect(last['close']).toBeLessThanOrEqual((first['close'] ?? 0) + 1)
   })
 })
+
+test.each(expresses)(
+  '%s: retry.rehearse runs every handler twice; only the second answer leaves',
+  async (_name, express) => {
+    const served = await serveExpress({
+      express,
+      options: { retry: { rehearse: true } },
+      below: (req, res) => {
+        res.set(`X-${req.tx.attempt}`, 'here').send(`attempt ${req.tx.attempt}`)
+      },
+    })
+    const answer = await served.client().get()
+    expect([answer.text, answer.headers['x-1'], answer.headers['x-2']]).toEqual([
+      'attempt 2',
+      undefined,
+      'here',
+    ])
+    await served.close()
+  },
+)

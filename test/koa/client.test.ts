@@ -175,6 +175,34 @@ describe.each(koas)('%s: the client goes away', (_name, Koa) => {
     await refused.passed()
     expect(ran).toBe(1)
   })
+
+  test("clientGone: 'rollback': what its handler finishes is not stored, and said to be so", async () => {
+    const [started, rolledBack] = [new Gate(), new Gate()]
+    const { client, tx } = await serving({
+      Koa,
+      options: { pool: db.pool, clientGone: 'rollback' },
+      below: async ctx => {
+        ctx.session['a'] = 1
+        await increment(ctx)
+        if (ctx.path === '/stays') return
+        started.open()
+        await once(ctx.tx.signal, 'abort')
+      },
+    })
+    const reasons: string[] = []
+    tx.on('rollback', ({ reason }) => {
+      reasons.push(reason)
+      rolledBack.open()
+    })
+    const { answer, leave } = client().start('GET', '/')
+    await started.passed()
+    leave()
+    await expect(answer).rejects.toThrow('the client went away')
+    await rolledBack.passed()
+    expect([reasons, await n(), tx.stats().sessions.live]).toEqual([['clientGone'], 0, 0])
+    await client().get('/stays')
+    expect(await n()).toBe(1)
+  })
 })
 
 test('waiting holds no connection and no lock, and does not stop other requests', async () => {

@@ -373,6 +373,36 @@ describe.each(koas)('%s', (_name, Koa) => {
     })
     expect(await n(1)).toBe(0)
   })
+
+  test('retry.rehearse: what went well runs once more, and only the second run is stored', async () => {
+    const log: string[] = []
+    const { client, tx } = await serving({
+      options: { retry: { rehearse: true } },
+      below: async ctx => {
+        log.push(`run ${ctx.tx.attempt}`)
+        ctx.tx.afterCommit(() => void log.push('mail'))
+        await increment(ctx, 1)
+        ctx.session['n'] = Number(ctx.session['n'] ?? 0) + 1
+        if (ctx.path === '/fails') ctx.throw(418)
+        ctx.body = ctx.session['n']
+      },
+    })
+    expect((await client().get()).text).toBe('1')
+    expect([log, await n(1)]).toEqual([['run 1', 'run 2', 'mail'], 1])
+    expect(tx.stats().conflicts.byKind).toEqual({ rehearsal: 1 })
+    expect((await client().get('/fails')).status).toBe(418)
+    expect(log.slice(3)).toEqual(['run 1'])
+  })
+
+  test('retry.rehearse leaves alone what cannot run again', async () => {
+    const { client } = await serving({
+      options: { retry: { rehearse: true, retries: ctx => (ctx.path === '/once' ? 0 : 3) } },
+      below: ctx => {
+        ctx.body = ctx.tx.attempt
+      },
+    })
+    expect([(await client().get('/once')).text, (await client().get('/')).text]).toEqual(['1', '2'])
+  })
 })
 
 test.each([-1, Number.NaN, 1.5, Infinity])('retries: %p fails at start-up with a sentence', retries => {
