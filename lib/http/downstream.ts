@@ -8,6 +8,9 @@ import type { KoaContext, KoaMiddleware } from './koa-context.js'
 /** Survives wrappers that copy properties, where identity does not. */
 const MARK: unique symbol = Symbol.for('session-tx.middleware')
 
+/** How @opentelemetry/instrumentation-koa calls its own mark; the symbol itself is private to it. */
+const WRAPPED_BY_OPENTELEMETRY = 'koa-layer-patched'
+
 interface Marked {
   [MARK]?: symbol
   readonly __original?: unknown
@@ -24,7 +27,15 @@ export class Downstream {
 
   /** So that it finds itself among the application's middleware. */
   mark(middleware: KoaMiddleware): KoaMiddleware {
-    return Object.defineProperty(middleware, MARK, { value: this.#identity, enumerable: true })
+    Object.defineProperty(middleware, MARK, { value: this.#identity, enumerable: true })
+    // OpenTelemetry wraps every middleware in a function that says nothing of it, except those that it has wrapped
+    // already. What stands above and below is wrapped as ever; a transaction gets no span for it.
+    return new Proxy(middleware, {
+      get: (target, name) =>
+        typeof name === 'symbol' && name.description === WRAPPED_BY_OPENTELEMETRY
+          ? true
+          : (Reflect.get(target, name) as unknown),
+    })
   }
 
   /** What runs below the marked one, as one function; undefined if it is not to be found. */
