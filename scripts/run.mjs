@@ -77,7 +77,8 @@ function faultsOf(args) {
     throw new Sentence(`${error.message}\nnpm run test:faults -- [--faults ${faultsDefault}] [--seed 42]`)
   }
   for (const [name, value] of Object.entries(values)) {
-    if (!/^\d+$/.test(value ?? '0')) throw new Sentence(`--${name} must be a whole number, got '${String(value)}'`)
+    if (!/^\d+$/.test(value ?? '0'))
+      throw new Sentence(`--${name} must be a whole number, got '${String(value)}'`)
   }
   return { FAULTS: values.faults, FAULT_SEED: values.seed, NODE_ENV: 'test' }
 }
