@@ -26,6 +26,9 @@ export class Views {
   readonly #routes = new WeakMap<Route, Route>()
   readonly #stacks = new WeakMap<object, () => readonly Layer[]>()
 
+  /** While a stack is lent, which ends within the call that lent it. */
+  #giveBack: (() => void) | undefined
+
   constructor(dispatchOf: DispatchOf) {
     this.#dispatchOf = dispatchOf
   }
@@ -93,8 +96,13 @@ export class Views {
   #routing(layer: Layer, route: Route, seen: Route): Handle {
     const pattern = routePattern(route)
     return (req, res, next) => {
+      this.#takeBack()
       const dispatch = this.#dispatchOf(req)
       if (dispatch === undefined) return (layer.handle as Handle)(req, res, next)
+      if (isInstrumented(layer.handle)) {
+        dispatch.routed(route, pattern)
+        return this.#lending(route, this.#stackOf(route), () => (layer.handle as Handle)(req, res, next))
+      }
       dispatch.routed(seen, pattern)
       return seen.dispatch(req, res, next)
     }
@@ -107,6 +115,7 @@ export class Views {
         if (layer.handleError !== undefined) layer.handleError(last, req, res, next)
         else layer.handle_error?.(last, req, res, next)
       }
+      this.#takeBack()
       const dispatch = this.#dispatchOf(req)
       if (dispatch === undefined) resume(error)
       else dispatch.reached(error, resume)
@@ -116,11 +125,15 @@ export class Views {
   #handling(layer: Layer, pattern: string): Handle {
     // Express 4 does not look at what a handler returns: without us its rejection would reach nobody.
     const rejects = layer.handle_request !== undefined
-    const handle: Handle = (req, res, next) =>
-      isRouter(layer.handle)
-        ? this.#routerView(layer.handle).handle(req, res, next)
-        : (layer.handle as Handle)(req, res, next)
+    const handle: Handle = (req, res, next) => {
+      const call = (): unknown => (layer.handle as Handle)(req, res, next)
+      if (!isRouter(layer.handle)) return call()
+      if (!isInstrumented(layer.handle)) return this.#routerView(layer.handle).handle(req, res, next)
+      const router = uninstrumented(layer.handle)
+      return this.#lending(router, this.#stackOf(router), call)
+    }
     return (req, res, next) => {
+      this.#takeBack()
       const dispatch = this.#dispatchOf(req)
       if (dispatch === undefined) return (layer.handle as Handle)(req, res, next)
       if (pattern === '') return dispatch.enter(() => handle(req, res, next), next, rejects)
@@ -131,6 +144,28 @@ export class Views {
       }
       return dispatch.enter(() => handle(req, res, leaving), leaving, rejects)
     }
+  }
+
+  /** Calls what will walk through `owner`'s own stack, and has it find ours there until it has come to a layer. */
+  #lending(owner: Router | Route, stack: () => readonly Layer[], call: () => unknown): unknown {
+    this.#takeBack()
+    const own = owner.stack
+    const put = (value: readonly Layer[]): void => {
+      Object.defineProperty(owner, 'stack', { value, configurable: true, enumerable: true, writable: true })
+    }
+    put(stack())
+    const giveBack = (): void => put(own)
+    this.#giveBack = giveBack
+    try {
+      return call()
+    } finally {
+      if (this.#giveBack === giveBack) this.#takeBack()
+    }
+  }
+
+  #takeBack(): void {
+    this.#giveBack?.()
+    this.#giveBack = undefined
   }
 
   #routerView(router: Router): Router {
@@ -160,6 +195,20 @@ function routeView(route: Route, stack: () => readonly Layer[]): Route {
   const own = Object.getOwnPropertyDescriptors(route)
   const properties = { ...own, stack: { get: stack, enumerable: true } }
   return Object.create(Object.getPrototypeOf(route) as object, properties) as Route
+}
+
+interface Instrumented {
+  readonly __original?: unknown
+}
+
+/** Wrapped as `shimmer` does it, and with it OpenTelemetry: what is in the wrapper must not be gone around. */
+function isInstrumented(handle: unknown): boolean {
+  return (handle as Instrumented).__original !== undefined
+}
+
+function uninstrumented(handle: Router): Router {
+  const { __original: original } = handle as Router & Instrumented
+  return typeof original === 'function' && isRouter(original) ? uninstrumented(original) : handle
 }
 
 function isSilentOnOptions({ route }: Layer): boolean {

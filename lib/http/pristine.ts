@@ -39,6 +39,11 @@ interface FinishQueue {
   __onFinished?: { queue?: unknown[] | null }
 }
 
+/** Hidden by OpenTelemetry's instrumentation of Express: the patterns of the layers that a request is in. */
+interface LayerPath {
+  readonly __ot_middlewares?: unknown[]
+}
+
 export class Pristine {
   readonly #req: IncomingMessage
   readonly #res: ServerResponse
@@ -47,6 +52,7 @@ export class Pristine {
   readonly #reqForeign: Foreign
   readonly #resForeign: Foreign
   readonly #reqHeaders: IncomingMessage['headers']
+  readonly #layerPath: number
   readonly #url: string | undefined
   readonly #method: string | undefined
   readonly #headers: readonly (readonly [string, number | string | string[] | undefined])[]
@@ -79,6 +85,7 @@ export class Pristine {
     this.#reqForeign = foreignOf(req, NODE_REQUEST)
     this.#resForeign = foreignOf(res, NODE_RESPONSE)
     this.#reqHeaders = { ...req.headers }
+    this.#layerPath = layerPath(req)?.length ?? 0
     this.#url = req.url
     this.#method = req.method
     this.#headers = headerNamesOf(res).map(name => [name, copied(res.getHeader(name))])
@@ -100,6 +107,7 @@ export class Pristine {
     for (const frame of this.#frames) restoreFrame(frame, this.#plain)
     restoreForeign(this.#req, NODE_REQUEST, this.#reqForeign)
     restoreHeaders(this.#req.headers, this.#reqHeaders)
+    layerPath(this.#req)?.splice(this.#layerPath)
     if (this.#url !== undefined) this.#req.url = this.#url
     if (this.#method !== undefined) this.#req.method = this.#method
     restoreListeners(this.#req, this.#reqListeners, this.#kept)
@@ -219,6 +227,10 @@ function restoreListeners(
     emitter.removeAllListeners(name)
     for (const listener of before) emitter.on(name, listener as (...args: unknown[]) => void)
   }
+}
+
+function layerPath(req: IncomingMessage & LayerPath): unknown[] | undefined {
+  return req.__ot_middlewares
 }
 
 function finishQueue(res: ServerResponse): unknown[] | undefined {

@@ -1,5 +1,5 @@
 /**
- * `node instrumented.cjs koa|express`: an application that OpenTelemetry has instrumented before it was loaded, as its
+ * `node instrumented.cjs koa|express PATH`: an application that OpenTelemetry has instrumented before it was loaded, as its
  * README says; CommonJS, since that is what is patched without a loader. Prints what a request got that lost a race once.
  */
 const {
@@ -46,12 +46,17 @@ const makers = {
     const tx = sessionTx()
     const app = express()
     app.use(tx)
-    app.get('/buy/:item', (req, res) => {
+    app.get('/buy/:item', buy)
+    const shop = express.Router()
+    shop.get('/buy/:item', buy)
+    app.use('/shops/:shop', shop)
+    return { tx, listener: app }
+
+    function buy(req, res) {
       req.session.visits = (req.session.visits ?? 0) + 1
       if (req.tx.attempt === 1) req.tx.conflict()
       res.json({ attempt: req.tx.attempt, visits: req.session.visits })
-    })
-    return { tx, listener: app }
+    }
   },
 }
 
@@ -59,13 +64,15 @@ async function main() {
   const { tx, listener } = makers[process.argv[2]]()
   const server = createServer(listener)
   await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
-  const response = await fetch(`http://127.0.0.1:${server.address().port}/buy/tea`)
+  const response = await fetch(`http://127.0.0.1:${server.address().port}${process.argv[3]}`)
   const answer = { status: response.status, text: await response.text() }
   server.closeAllConnections()
   await new Promise(resolve => server.close(resolve))
   const { notRerunnable, requests, recent } = tx.stats()
   await tx.close()
-  const spans = exporter.getFinishedSpans().map(({ name }) => name)
+  const spans = exporter
+    .getFinishedSpans()
+    .map(({ name, attributes }) => ({ name, route: attributes['http.route'] }))
   const routes = recent.map(({ route }) => route)
   process.stdout.write(JSON.stringify({ answer, notRerunnable, requests, routes, spans, warnings }))
 }
