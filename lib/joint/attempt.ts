@@ -293,11 +293,14 @@ export class JointAttempt implements RunningAttempt {
     // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
     const torn = request.isolation !== 'read committed' && keyOfSession(request) !== undefined
     const lose = (conflict: SessionTxError): void => transaction.lose(conflict)
+    const hasNoTrigger = (schema: string, table: string): boolean =>
+      leases.engines.hasNoTrigger(schema, table)
     const observer =
       parts.store.capability === 'same-connection'
         ? new ViewSnapshot({
             copy: () => (torn ? this.#sessionSide().copy : undefined),
             opensTogether,
+            hasNoTrigger,
             transaction: () => (this.#mysql ?? neverAsked()).own(),
             lose,
           })
@@ -305,6 +308,7 @@ export class JointAttempt implements RunningAttempt {
             copy: torn ? this.#sessionSide().copy : undefined,
             opensTogether,
             opensView: (schema, table) => leases.engines.opensView(schema, table),
+            hasNoTrigger,
             lose,
           })
     this.#mysql = new MysqlResource({

@@ -128,6 +128,7 @@ class Life<T> implements RetryRequest<T> {
       if (failure === undefined) failure = { error }
       else attachError(failure.error, error)
     }
+    if (reason !== undefined && reason !== 'clientGone') conflict = await this.#oldReading(attempt)
     if (conflict !== undefined || reason !== undefined) {
       await this.#rollBack(attempt, conflict ?? failure?.error)
       if (conflict !== undefined) return conflictEnd(conflict)
@@ -214,6 +215,21 @@ class Life<T> implements RetryRequest<T> {
     return recognise(failure.error, attempt.flavour, this.#parts.conflicts)?.conflict
   }
 
+  /**
+   * What is not committed is not checked, but answered: a shared store may have shown the handler a session of before.
+   * Whatever else is wrong with the store or the connection is not what the client is to hear of.
+   */
+  async #oldReading({ transaction, usedSession }: JointAttempt): Promise<SessionTxError | undefined> {
+    if (usedSession === undefined || transaction.state !== 'active') return undefined
+    if (transaction.failure !== undefined || this.interrupt.reason !== undefined) return undefined
+    try {
+      await this.interrupt.race(Promise.resolve(usedSession.resource.verify()))
+    } catch (error) {
+      return isSessionTxError(error) && error.code === 'CONFLICT' ? error : undefined
+    }
+    return undefined
+  }
+
   /** For development: a first run that went well is thrown away, as if it had lost a race. */
   #rehearsal(order: AttemptOrder, failure: Failure | undefined): SessionTxError | undefined {
     const { rehearse } = this.#parts
@@ -274,7 +290,7 @@ class Life<T> implements RetryRequest<T> {
 
   #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
     const { session, lost = [], kind, table } = error.conflict ?? {}
-    const queues = session !== undefined && kind !== 'snapshot' && kind !== 'session'
+    const queues = session !== undefined && kind !== 'session'
     const ticketKeys = queues ? lost.map(variable => ticketKey(session, variable)) : []
     // Losers of a row run one after the other, too: all at once, each waits for the row's lock with a view that is old by
     // the time it gets it, and loses again. This orders losers among themselves; first attempts do not give way to it.

@@ -4,12 +4,14 @@
  * working copy in step. Knows the session and the statements; knows no HTTP. (Rules and figures: ARCHITECTURE.md.)
  *
  *   view      meaning                                                          a statement's sending   its answer
- *   closed    no read view: nothing was sent                                   snapshot moves to now   check
+ *   closed    no read view: nothing was sent but what only locks               snapshot moves to now   check
  *   maybe     a statement may have opened it without our being able to tell    –                       check
  *   open      a plain SELECT returned a row of an InnoDB table                 –                       –
  *
- * `maybe` follows every statement but such a SELECT. UPDATE, INSERT and FOR UPDATE open no view by themselves, but a
- * trigger, a stored function, a view or a subquery of theirs may, and the text does not tell of all of these.
+ * An UPDATE, INSERT or FOR UPDATE that only locks (joint/locking-statements.ts) leaves the view closed, and the snapshot
+ * moves to now at its answer, too: it may have waited for the lock of a request that has changed the session as well.
+ * What it locked nobody changes any more, so the session fits it. Of who gave that lock free, the COMMIT may not have
+ * been installed yet: that is waited for. `maybe` follows every other statement but a SELECT that returned a row.
  *
  * With locking reads (`serializable`, and `snapshot` on a server without snapshot isolation) rows are always current,
  * so the view counts as closed for ever. The snapshot never moves while a statement is on its way: the one sent first
@@ -21,6 +23,7 @@ import type { Lease } from '../mysql/lease/lease.js'
 import type { StatementFacts } from '../mysql/statement/facts.js'
 import type { Openable, StatementObserver } from '../mysql/statement/observer.js'
 import { isPending } from '../transaction/resource.js'
+import { LockingStatements } from './locking-statements.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 
 interface JointSnapshotSetup {
@@ -30,6 +33,7 @@ interface JointSnapshotSetup {
   readonly opensTogether: boolean
   /** Whether a row of this table can only have come from a read view. */
   readonly opensView: (schema: string, table: string) => boolean
+  readonly hasNoTrigger: (schema: string, table: string) => boolean
   readonly lose: (conflict: SessionTxError) => void
 }
 
@@ -38,13 +42,16 @@ export class JointSnapshot implements StatementObserver {
   #view: 'closed' | 'maybe' | 'open' = 'closed'
   #lockingReads = false
   #inFlight = 0
+  readonly #locking: LockingStatements
 
   constructor(setup: JointSnapshotSetup) {
     this.#setup = setup
+    this.#locking = new LockingStatements(setup.hasNoTrigger)
   }
 
   opening(database: Openable, lease: Lease): Promise<void> | undefined {
     this.#lockingReads = !lease.server.rowSnapshot
+    this.#locking.opening(lease)
     if (!this.#setup.opensTogether || this.#lockingReads) return undefined
     const { copy } = this.#setup
     return copy?.opened === undefined ? undefined : this.#openTogether(copy, database)
@@ -63,21 +70,47 @@ export class JointSnapshot implements StatementObserver {
     }
   }
 
-  sending(): void {
+  sending(facts: StatementFacts): void {
     const { copy } = this.#setup
+    this.#locking.sending(facts)
     if (copy?.opened === undefined || this.#view === 'open') return
     if (this.#view === 'closed' && this.#inFlight === 0) copy.advance()
     this.#inFlight += 1
   }
 
-  answered(facts: StatementFacts, rows: unknown, fields: readonly FieldPacket[] | undefined): void {
+  answered(
+    facts: StatementFacts,
+    rows: unknown,
+    fields: readonly FieldPacket[] | undefined,
+  ): Promise<void> | undefined {
     const { copy } = this.#setup
-    if (copy?.opened === undefined || this.#view === 'open') return
+    if (copy?.opened === undefined || this.#view === 'open') return undefined
     this.#inFlight -= 1
+    if (this.#view === 'closed' && (this.#lockingReads || this.#locking.opensNoView(facts)))
+      return this.#moveOn(copy)
     this.#check(copy)
-    if (this.#lockingReads) return
     if (facts.plainSelect && this.#showsView(rows, fields)) this.#view = 'open'
     else this.#view = 'maybe'
+    return undefined
+  }
+
+  /** The view is closed still: the session may be as current as the rows are. */
+  #moveOn(copy: WorkingCopy): Promise<void> | undefined {
+    const moved = this.#inFlight === 0 && copy.advance()
+    this.#check(copy)
+    return moved && copy.isDisturbed ? this.#afterWinner(copy) : undefined
+  }
+
+  /** Waits for those who have committed their rows and not yet installed their session; they wait for no lock of ours. */
+  async #afterWinner(copy: WorkingCopy): Promise<void> {
+    const pause = copy.opened?.pause()
+    const resume = pause !== undefined && isPending(pause) ? await pause : pause
+    try {
+      if (this.#view === 'closed' && this.#inFlight === 0) copy.advance()
+      this.#check(copy)
+    } finally {
+      resume?.()
+    }
   }
 
   failed(): void {

@@ -219,9 +219,11 @@ export class MysqlResource implements OnePhaseResource {
             this.#heard = true
             const escaped = this.#safeguard?.answered(facts, rows, fields)
             if (escaped !== undefined) this.#dirty = true
-            observer.answered(facts, rows, fields as FieldPacket[] | undefined)
-            if (escaped === undefined) resolve([rows, fields as FieldPacket[] | undefined])
-            else reject(escaped)
+            const answer: Answer = [rows, fields as FieldPacket[] | undefined]
+            const holding = observer.answered(facts, ...answer)
+            if (escaped !== undefined) reject(escaped)
+            else if (holding === undefined) resolve(answer)
+            else holding.then(() => resolve(answer), reject)
           } else {
             observer.failed()
             const noted = this.#noted(error, facts.nowait)

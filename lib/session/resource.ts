@@ -103,6 +103,18 @@ export class SessionResource implements TwoPhaseResource {
     return claim.prepare()
   }
 
+  /**
+   * For an attempt that is going to be rolled back: was what it read current? Its answer is built on that all the same.
+   * @throws CONFLICT
+   */
+  verify(): void | Promise<void> {
+    const { copy, transaction } = this.#setup
+    if (copy.opened === undefined || this.#seen.size === 0) return
+    const claim = copy.opened.claim(this.#write(copy.opened.key, undefined, NOTHING, false), transaction)
+    this.#claims.push(claim)
+    return claim.prepare()
+  }
+
   /** What a store that may have handed out something old has to look after. */
   get #seen(): ReadonlySet<string | typeof NAMES> {
     const { copy, store } = this.#setup

@@ -286,6 +286,11 @@ export class WorkingCopy {
     return lost === undefined ? undefined : this.#tornConflict(lost)
   }
 
+  /** Others are committing to the session, or have since the snapshot. */
+  get isDisturbed(): boolean {
+    return this.#unreadable !== undefined
+  }
+
   /** What the attempt read only to change it, and what is merged at commit, is not lost. */
   #lostRead(disturbance: Disturbance, isMerged?: (name: string) => boolean): SessionPart | undefined {
     if (disturbance.none) return undefined

@@ -59,6 +59,7 @@ export class MysqlClaim implements Claim {
   readonly #installs = new Map<string, MysqlVariable | undefined>()
   /** The session was removed by this claim, not by somebody before. */
   #removed = false
+  #settled: (() => void) | undefined
 
   constructor(setup: ClaimSetup, write: SessionWrite) {
     this.#setup = setup
@@ -85,6 +86,7 @@ export class MysqlClaim implements Claim {
     } catch (error) {
       throw explained(error)
     }
+    if (!looks) this.#settled = this.#setup.entry.settling()
   }
 
   /**
@@ -284,14 +286,18 @@ export class MysqlClaim implements Claim {
   }
 
   /** The locks are the transaction's. */
-  release(): void {}
+  release(): void {
+    this.#settled?.()
+  }
 
   doubt(): void {
+    this.#settled?.()
     this.#setup.entry.mistrust()
   }
 
   /** It may have been a COMMIT of unknown outcome. */
   rollback(): void {
+    this.#settled?.()
     if (this.#installs.size > 0 || this.#write.destroys) this.#setup.entry.mistrust()
   }
 }

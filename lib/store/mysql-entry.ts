@@ -91,6 +91,7 @@ export class MysqlEntry {
   /** When this process heard of each variable last, also of one that went; on a clock that only counts. */
   readonly #heard = new Map<string, number>()
   #moment = 0
+  readonly #settling = new Set<Promise<void>>()
 
   constructor(now: number) {
     this.createdAt = now
@@ -104,6 +105,21 @@ export class MysqlEntry {
 
   stampOf(name: string): string | undefined {
     return (this.variables.latest.get(name) as MysqlVariable | undefined)?.stamp
+  }
+
+  /** A claim of this process is about to be committed; the function is called when it is known what became of it. */
+  settling(): () => void {
+    const settled = deferred()
+    this.#settling.add(settled.promise)
+    return () => {
+      this.#settling.delete(settled.promise)
+      settled.resolve()
+    }
+  }
+
+  /** Resolves when all that are being committed by this process now are; undefined: none is. */
+  get settled(): Promise<unknown> | undefined {
+    return this.#settling.size === 0 ? undefined : Promise.all(this.#settling)
   }
 
   /** Taken before something is asked that will be absorbed. */
@@ -159,3 +175,11 @@ export class MysqlEntry {
 
 /** A session that one process after the other changes is fetched anew by most of its requests. */
 const DISTRUST_MAX = 15
+
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = (): void => {}
+  const promise = new Promise<void>(done => {
+    resolve = done
+  })
+  return { promise, resolve }
+}

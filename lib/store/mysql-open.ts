@@ -53,8 +53,10 @@ export class MysqlSession implements OpenSession {
       : difference(since, this.snapshot())
   }
 
-  pause(): () => void {
-    return () => {}
+  /** Only for those who commit now: nothing keeps others from it, and what was read is checked at the end. */
+  pause(): (() => void) | Promise<() => void> {
+    const { settled } = this.#setup.entry
+    return settled === undefined ? nothing : settled.then(() => nothing)
   }
 
   async refresh(transaction: StoreTransaction): Promise<void> {
@@ -77,6 +79,8 @@ export class MysqlSession implements OpenSession {
   /** Nothing is held for it; it stays what it is, also when the cache drops it. */
   release(): void {}
 }
+
+function nothing(): void {}
 
 /** Between two snapshots that need not follow one another. */
 function difference(before: SessionSnapshot, now: SessionSnapshot): Disturbance {

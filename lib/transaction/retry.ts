@@ -104,7 +104,9 @@ export async function withRetries<T>(
       const ofThisKind = (seen.get(kind) ?? 0) + 1
       seen.set(kind, ofThisKind)
       const spent = !free && (charged >= options.retries || ofThisKind > rerunsMax)
-      const queues = tools.tickets !== undefined && end.ticketKeys.length > 0
+      // What is free runs again at once. The second time it is a race like any other: with whoever holds a row's lock.
+      const queues =
+        tools.tickets !== undefined && end.ticketKeys.length > 0 && !(free && kind === 'snapshot')
       // Who lost again while it held the ticket competes with others that do not queue, so queueing alone is no way out.
       const pays = !free && (!queues || covers(ticket, end.ticketKeys))
       const refusal =

@@ -176,6 +176,25 @@ describe('two processes', () => {
     expect((await answerOf(onA, '/read')).seen).toBe(3)
   })
 
+  test.each([
+    ['throws', (ctx: TxContext) => ctx.throw(409, 'sold out')],
+    ['answers 500', (ctx: TxContext) => Object.assign(ctx, { status: 500 })],
+    ['dooms itself', (ctx: TxContext) => ctx.tx.doom()],
+  ])('what is old is noticed, too, where the request %s because of it', async (_, gives) => {
+    const [a, b] = [await processWith(), await processWith()]
+    const onA = await started(a)
+    const onB = sharing(onA, b)
+    handlers.set('read', ctx => ctx.session['n'])
+    handlers.set('write', increment)
+    handlers.set('judge', ctx => {
+      if (ctx.session['n'] === 1) return void gives(ctx)
+      return ctx.session['n']
+    })
+    await answerOf(onB, '/read')
+    await answerOf(onA, '/write')
+    expect(await answerOf(onB, '/judge')).toEqual({ seen: 2, attempt: 2 })
+  })
+
   test('what is old is free, and who lost has its turn: nobody of any process overtakes it', async () => {
     const [a, b] = [await processWith(), await processWith({ retry: { retries: 1 } })]
     const onA = await started(a)

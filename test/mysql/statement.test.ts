@@ -33,6 +33,44 @@ describe('a plain SELECT', () => {
   ])('is not one that %s: %s', (_, sql) => expect(statementFacts(sql).plainSelect).toBe(false))
 })
 
+describe('looks only at rows of one table, and locks them', () => {
+  test.each([
+    ['UPDATE t SET n = n + 1 WHERE id IN (1, 2)', 't'],
+    ['UPDATE LOW_PRIORITY `t` AS x SET x.n = GREATEST(n, 1) ORDER BY id LIMIT 1', 't'],
+    ['DELETE FROM s.t WHERE id = ?', 's.t'],
+    ['INSERT INTO t (id, n) VALUES (1, 2), (3, 4) ON DUPLICATE KEY UPDATE n = VALUES(n)', 't'],
+    ['INSERT IGNORE t VALUES (1, COALESCE(?, 0))', 't'],
+    ['REPLACE INTO t SET id = 1, n = 2', 't'],
+    ['SELECT n FROM t WHERE id = 1 ORDER BY id FOR UPDATE', 't'],
+    ['select n from s.t where id = 1 lock in share mode', 's.t'],
+    ['SELECT n FROM t WHERE id = 1 FOR UPDATE SKIP LOCKED', 't'],
+  ])('%s', (sql, table) => {
+    const { lockingOnly } = statementFacts(sql)
+    expect([lockingOnly?.schema, lockingOnly?.name].filter(Boolean).join('.')).toBe(table)
+  })
+
+  test.each([
+    ['a function that may be stored', 'UPDATE t SET n = peek() WHERE id = 1'],
+    ['a function that may be stored', 'INSERT INTO t (id, n) VALUES (1, peek(2))'],
+    ['a function that may be stored', 'SELECT peek(n) FROM t FOR UPDATE'],
+    ['a subquery', 'UPDATE t SET n = (SELECT n FROM u) WHERE id = 1'],
+    ['a subquery', 'DELETE FROM t WHERE id IN (SELECT id FROM u)'],
+    ['a subquery', 'SELECT (SELECT n FROM u) FROM t FOR UPDATE'],
+    ['rows of a SELECT', 'INSERT INTO t SELECT * FROM u'],
+    ['rows of a SELECT', 'INSERT INTO t (id) (SELECT id FROM u)'],
+    ['a second table', 'UPDATE t, u SET t.n = u.n WHERE t.id = u.id'],
+    ['a second table', 'UPDATE t JOIN u ON t.id = u.id SET t.n = 1'],
+    ['a second table', 'DELETE t FROM t, u WHERE t.id = u.id'],
+    ['a second table', 'DELETE FROM t USING t, u WHERE t.id = u.id'],
+    ['a second table', 'SELECT t.n FROM t, u FOR UPDATE'],
+    ['a second table', 'SELECT t.n FROM t JOIN u ON t.id = u.id FOR UPDATE OF t'],
+    ['what a CTE reads', 'WITH x AS (SELECT 1) SELECT * FROM t FOR UPDATE'],
+    ['a view, as every SELECT that does not lock', 'SELECT n FROM t'],
+    ['whatever else follows', 'UPDATE t SET n = 1; SELECT n FROM t'],
+    ['what it calls', 'CALL p()'],
+  ])('not where it reads %s: %s', (_, sql) => expect(statementFacts(sql).lockingOnly).toBeUndefined())
+})
+
 describe('certain to change no row', () => {
   test.each([
     'SELECT * FROM t WHERE id IN (1, 2) AND (a = 1 OR (b = 2))',

@@ -1,6 +1,6 @@
 /**
- * What kind of table a name stands for: one of InnoDB, whose rows prove that the transaction's read view is open, or
- * one of an engine that cannot roll back. Knows nothing of statements or leases.
+ * What kind of table a name stands for: one of InnoDB, whose rows prove that the transaction's read view is open, one of
+ * an engine that cannot roll back, or one whose triggers read what the text of a statement does not name. Knows nothing of statements or leases.
  *
  * For read views kept as the list of what *is* InnoDB, since the name that comes with a column need not be a table's:
  * MariaDB reports a merged view, derived table or WITH under its own name. An unknown name opens nothing, which costs
@@ -28,11 +28,22 @@ const COLUMNS =
   'FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE '
 const LIST = `${COLUMNS}WHERE t.TABLE_SCHEMA NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')`
 
+// A trigger shows only to who may make one: who may not does not see that there is none.
+const TRIGGERS = 'SELECT EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS'
+const OURS =
+  "PRIVILEGE_TYPE = 'TRIGGER' AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')"
+const SEES_TRIGGERS =
+  `SELECT '%' FROM information_schema.USER_PRIVILEGES WHERE ${OURS} ` +
+  `UNION ALL SELECT TABLE_SCHEMA FROM information_schema.SCHEMA_PRIVILEGES WHERE ${OURS}`
+
 export class Engines {
   readonly #clock: Clock
   #opens: Map<string, boolean> | undefined
   readonly #nonTransactional = new Map<string, string>()
   readonly #absent: LRUCache<string, number>
+  readonly #triggered = new Set<string>()
+  /** Schemas whose triggers are seen; `%` stands for all. */
+  readonly #seenThrough = new Set<string>()
   #loadedAt = 0
   #missed = false
 
@@ -50,6 +61,20 @@ export class Engines {
     const opens = this.#opens?.get(key(schema, table))
     if (opens === undefined) this.#missed = true
     return opens ?? false
+  }
+
+  /**
+   * Certainly a table of InnoDB that has no trigger. Certain is what is no older than a minute: a trigger that was made
+   * since then is not known yet.
+   */
+  hasNoTrigger(schema: string, table: string): boolean {
+    if (this.#isOld) {
+      this.#missed = true
+      return false
+    }
+    const name = key(schema, table)
+    const isSeen = this.#seenThrough.has('%') || this.#seenThrough.has(schema.toLowerCase())
+    return isSeen && this.#opens?.get(name) === true && !this.#triggered.has(name)
   }
 
   /** A name was asked for that the list lacks, and the list is not fresh. */
@@ -88,6 +113,17 @@ export class Engines {
     this.#nonTransactional.clear()
     this.#absent.clear()
     for (const row of rows) this.#note(row)
+    await this.#loadTriggers(connection)
+  }
+
+  async #loadTriggers(connection: CoreConnection): Promise<void> {
+    const seen = await rowsOf(connection, SEES_TRIGGERS)
+    const triggers = seen.length === 0 ? [] : await rowsOf(connection, TRIGGERS)
+    this.#seenThrough.clear()
+    this.#triggered.clear()
+    // A grant is for a pattern; one that is a name with its underscores escaped is the usual one.
+    for (const [schema] of seen) this.#seenThrough.add(String(schema).replaceAll('\\_', '_').toLowerCase())
+    for (const [schema, table] of triggers) this.#triggered.add(key(String(schema), String(table)))
   }
 
   /** Asks for one table: it is younger than the list, or has another engine by now. */

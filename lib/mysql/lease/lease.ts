@@ -214,7 +214,18 @@ export class LeaseBroker {
 
   readonly #end = (leased: LeasedConnection, clean: boolean): void => {
     if (!clean || leased.state === 'lost' || this.#distrusted.has(leased.serverIdentity)) leased.destroy()
+    else if (this.engines.outdated && !this.#closed) void this.#renewList(leased)
     else this.#place(leased)
+  }
+
+  /** Under load connections go from hand to hand, and none is prepared anew: then one of them asks in between. */
+  async #renewList(leased: LeasedConnection): Promise<void> {
+    try {
+      await this.engines.load(leased.connection)
+    } catch {
+      return leased.destroy()
+    }
+    this.#place(leased)
   }
 
   readonly #distrust = (serverIdentity: string): void => {

@@ -6,6 +6,7 @@
  */
 import { LRUCache } from 'lru-cache'
 import { type Dialect, lex, type Token } from './lexer.js'
+import { lockingOnly } from './locking-statement.js'
 import { type TableName, TokenCursor } from './token-cursor.js'
 import { telltales } from './telltales.js'
 import { isTemporaryTable, type TransactionEffect, transactionEffect } from './transaction-effect.js'
@@ -38,6 +39,8 @@ export interface StatementFacts {
   readonly plainSelect: boolean
   /** Certain to change no row: a plain SELECT that calls nothing but functions of the server's own. */
   readonly readsOnly: boolean
+  /** It looks only at rows of this table, and locks them: so by itself it opens no read view. */
+  readonly lockingOnly: TableName | undefined
   /** NOWAIT, WAIT n or SKIP LOCKED: the application expects not to get the lock. */
   readonly nowait: boolean
   /** It may leave a lock, a setting, a user variable, a temporary table or a prepared statement behind. */
@@ -109,6 +112,7 @@ function examine(tokens: readonly Token[], dialect: Dialect): StatementFacts {
   return Object.freeze({
     plainSelect,
     readsOnly: plainSelect && !marks.callsUnknown,
+    lockingOnly: statements.length === 1 && !plainSelect ? lockingOnly(tokens) : undefined,
     nowait: marks.nowait,
     dirties,
     hidden: compound || parts.some(({ effect }) => effect === 'hidden'),

@@ -16,7 +16,12 @@ export interface StatementObserver {
   /** Right before the first statement, with the connection at hand. */
   opening(database: Openable, lease: Lease): Promise<void> | undefined
   sending(facts: StatementFacts): void
-  answered(facts: StatementFacts, rows: unknown, fields: readonly FieldPacket[] | undefined): void
+  /** A promise holds the answer back. */
+  answered(
+    facts: StatementFacts,
+    rows: unknown,
+    fields: readonly FieldPacket[] | undefined,
+  ): Promise<void> | undefined
   failed(): void
   /** The database's transaction is over; the next statement opens another one. */
   ended(): void

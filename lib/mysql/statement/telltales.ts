@@ -92,6 +92,13 @@ const HARMLESS = new Set(
   ).split(' '),
 )
 
+/** From this token on it calls what may be somebody's stored function. */
+export function callsUnknown(tokens: readonly Token[], from: number): boolean {
+  for (let at = from; at < tokens.length; at++)
+    if (is(tokens[at], 'mark', '(') && mayBeStored(tokens[at - 1], tokens[at - 2])) return true
+  return false
+}
+
 function mayBeStored(called: Token | undefined, before: Token | undefined): boolean {
   if (called === undefined || called.kind === 'mark' || called.kind === 'string') return false
   return called.kind === 'name' || is(before, 'mark', '.') || !HARMLESS.has(called.text)
