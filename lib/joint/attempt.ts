@@ -51,8 +51,10 @@ interface AttemptSetup {
 
 /** What losers of a row queue for; sorts before every session's, so that no session is reserved by one who waits here. */
 export function tableTicketKey(table: string): string {
-  return `#table/${table}`
+  return TABLE + table
 }
+const TABLE = '#table/'
+const NONE: readonly string[] = Object.freeze([])
 
 /** What losers of a session variable queue for. */
 export function ticketKey(session: string, variable: string): string {
@@ -141,6 +143,11 @@ export class JointAttempt implements RunningAttempt {
     return parts.broker?.(request.isolation).server?.flavour ?? 'mariadb'
   }
 
+  /** Names of tables whose rows it has locked, as far as is known. */
+  get lockedTables(): readonly string[] {
+    return this.#mysql?.lockedTables ?? NONE
+  }
+
   /** Whose attempt this is. */
   get request(): JointRequest<unknown> {
     return this.#setup.request
@@ -200,6 +207,17 @@ export class JointAttempt implements RunningAttempt {
   #hasTurn(key: string): boolean {
     const { order, request } = this.#setup
     return !request.readOnly && order.ticketKeys.some(one => one.startsWith(ticketKey(shownKey(key), '')))
+  }
+
+  /**
+   * Where other processes have the same sessions, their losers of a row wait for each other, too. First of all, since
+   * what is read before the wait is old after it.
+   */
+  takeTurn(): Promise<void> | undefined {
+    const { parts, order } = this.#setup
+    if (parts.store.capability === 'local') return undefined
+    const tables = order.ticketKeys.filter(key => key.startsWith(TABLE)).map(key => key.slice(TABLE.length))
+    return tables.length === 0 ? undefined : this.#mysqlSide()?.takeTurn(tables)
   }
 
   /** The handler did not want it. */
@@ -292,20 +310,21 @@ export class JointAttempt implements RunningAttempt {
     const leases = broker(request.isolation)
     // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
     const torn = request.isolation !== 'read committed' && keyOfSession(request) !== undefined
+    const copy = (): WorkingCopy | undefined => (torn ? this.#sessionSide().copy : undefined)
     const lose = (conflict: SessionTxError): void => transaction.lose(conflict)
     const hasNoTrigger = (schema: string, table: string): boolean =>
       leases.engines.hasNoTrigger(schema, table)
     const observer =
       parts.store.capability === 'same-connection'
         ? new ViewSnapshot({
-            copy: () => (torn ? this.#sessionSide().copy : undefined),
+            copy,
             opensTogether,
             hasNoTrigger,
             transaction: () => (this.#mysql ?? neverAsked()).own(),
             lose,
           })
         : new JointSnapshot({
-            copy: torn ? this.#sessionSide().copy : undefined,
+            copy,
             opensTogether,
             opensView: (schema, table) => leases.engines.opensView(schema, table),
             hasNoTrigger,

@@ -99,12 +99,15 @@ class Life<T> implements RetryRequest<T> {
     if (order.attempt > 1) await this.interrupt.race(Promise.resolve(this.#request.reset(order.attempt)))
     const attempt = this.#begin(order)
     const { transaction } = attempt
-    const conflictEnd = (conflict: SessionTxError) => this.#conflictEnd(conflict, clock.now() - startedAt)
+    const conflictEnd = (conflict: SessionTxError) =>
+      this.#conflictEnd(attempt, conflict, clock.now() - startedAt)
 
     // The handler.
     let value: T | undefined
     let failure: Failure | undefined
     try {
+      const turn = attempt.takeTurn()
+      if (turn !== undefined) await this.interrupt.race(turn)
       const finding = attempt.findSession()
       if (finding !== undefined) await this.interrupt.race(finding)
       if (order.ticketKeys.length > 0) await this.interrupt.race(attempt.afterWinner())
@@ -288,13 +291,15 @@ class Life<T> implements RetryRequest<T> {
     void follow().finally(ended)
   }
 
-  #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
+  #conflictEnd(attempt: JointAttempt, error: SessionTxError, attemptMs: number): AttemptEnd<T> {
     const { session, lost = [], kind, table } = error.conflict ?? {}
     const queues = session !== undefined && kind !== 'session'
     const ticketKeys = queues ? lost.map(variable => ticketKey(session, variable)) : []
     // Losers of a row run one after the other, too: all at once, each waits for the row's lock with a view that is old by
     // the time it gets it, and loses again. This orders losers among themselves; first attempts do not give way to it.
     if (kind === 'row' && table !== undefined) ticketKeys.push(tableTicketKey(table))
+    // The error of a deadlock names no table; it was one of those in which this attempt had locks.
+    if (kind === 'deadlock') ticketKeys.push(...attempt.lockedTables.map(tableTicketKey))
     return { kind: 'conflict', error, ticketKeys, attemptMs }
   }
 
