@@ -31,6 +31,7 @@ import {
   type RunningAttempt,
 } from './request.js'
 import { JointSnapshot } from './snapshot.js'
+import { tablesOf, ticketKey } from './ticket-keys.js'
 import { Tx } from './tx.js'
 import { ViewSnapshot } from './view-snapshot.js'
 
@@ -50,17 +51,7 @@ interface AttemptSetup {
   readonly life: { escaped(attempt: number, reason: EscapeReason, table: string | undefined): void }
 }
 
-/** What losers of a row queue for; sorts before every session's, so that no session is reserved by one who waits here. */
-export function tableTicketKey(table: string): string {
-  return TABLE + table
-}
-const TABLE = '#table/'
 const NONE: readonly string[] = Object.freeze([])
-
-/** What losers of a session variable queue for. */
-export function ticketKey(session: string, variable: string): string {
-  return `${session}/${variable}`
-}
 
 class SessionSide {
   readonly copy: WorkingCopy
@@ -217,7 +208,7 @@ export class JointAttempt implements RunningAttempt {
   takeTurn(): Promise<void> | undefined {
     const { parts, order } = this.#setup
     if (parts.store.capability === 'local') return undefined
-    const tables = order.ticketKeys.filter(key => key.startsWith(TABLE)).map(key => key.slice(TABLE.length))
+    const tables = tablesOf(order.ticketKeys)
     return tables.length === 0 ? undefined : this.#mysqlSide()?.takeTurn(tables)
   }
 
