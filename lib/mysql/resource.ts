@@ -141,7 +141,7 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   /**
-   * Takes the connection now, and waits on it for the turn among losers of all processes (lease/turn.ts), before there is a
+   * Takes the connection now, and waits on it for the turn among losers of all processes (mysql/lease/turn.ts), before there is a
    * view that could grow old meanwhile.
    */
   async takeTurn(tables: readonly string[]): Promise<void> {
