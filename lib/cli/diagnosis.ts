@@ -128,7 +128,7 @@ function connections({ variables, connectionsUsed }: ServerReadings, use: Planne
   const wanted = use.connections * use.processes
   const perUser = Number(variables.get('max_user_connections') ?? 0)
   const max = Math.min(Number(variables.get('max_connections')), perUser > 0 ? perUser : Infinity)
-  const plan = `${use.processes} × ${use.connections} connections of the server’s ${max} (${connectionsUsed} are in use now)`
+  const plan = `${use.processes} × ${use.connections} connections of the server’s ${max} (in use now: ${connectionsUsed})`
   // One more of each process ends statements at the deadline.
   if (wanted + use.processes > max)
     return problem(
