@@ -319,13 +319,13 @@ const ACCESSORS: PropertyDescriptorMap & ThisType<Carrier> = {
   sessionID: {
     configurable: true,
     get(): string | undefined {
-      return this[REQUEST]?.attempt?.session.id
+      return this[REQUEST]?.attempt?.visibleSession?.id
     },
   },
   session: {
     configurable: true,
     get(): SessionObject | undefined {
-      return this[REQUEST]?.attempt?.session
+      return this[REQUEST]?.attempt?.visibleSession ?? undefined // as express-session has it
     },
     set(value: unknown) {
       const attempt = this[REQUEST]?.attempt
