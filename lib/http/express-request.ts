@@ -94,18 +94,19 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
 
   /** Never rejects: what goes wrong goes to `next`. */
   async serve(): Promise<void> {
-    // As Koa does: so that its listeners are there before the first attempt, and only its callbacks are the attempt's.
-    onFinished(this.#res, () => {})
-    this.remember([], NONE, () =>
-      this.mayRunAgain
-        ? [
-            ...PARSED.map(name => keepParsed(this.#req, name)),
-            ...UPLOADED.map(name => keepPlaces(this.#req, name)),
-            keepPlaces(this.#res, 'locals'),
-          ]
-        : [],
-    )
     try {
+      assertResponse(this.#res)
+      // As Koa does: so that its listeners are there before the first attempt, and only its callbacks are the attempt's.
+      onFinished(this.#res, () => {})
+      this.remember([], NONE, () =>
+        this.mayRunAgain
+          ? [
+              ...PARSED.map(name => keepParsed(this.#req, name)),
+              ...UPLOADED.map(name => keepPlaces(this.#req, name)),
+              keepPlaces(this.#res, 'locals'),
+            ]
+          : [],
+      )
       await this.livesOn()
     } catch (error) {
       this.#fail(error)
@@ -319,13 +320,13 @@ const ACCESSORS: PropertyDescriptorMap & ThisType<Carrier> = {
   sessionID: {
     configurable: true,
     get(): string | undefined {
-      return this[REQUEST]?.attempt?.session.id
+      return this[REQUEST]?.attempt?.visibleSession?.id
     },
   },
   session: {
     configurable: true,
     get(): SessionObject | undefined {
-      return this[REQUEST]?.attempt?.session
+      return this[REQUEST]?.attempt?.visibleSession ?? undefined // as express-session has it
     },
     set(value: unknown) {
       const attempt = this[REQUEST]?.attempt
@@ -334,6 +335,15 @@ const ACCESSORS: PropertyDescriptorMap & ThisType<Carrier> = {
       attempt.session = value
     },
   },
+}
+
+/** socket.io gives what stands in front of its WebSockets something that only looks like a response, and never ends. */
+function assertResponse(res: Partial<ExpressResponse>): void {
+  if (typeof res.getHeaderNames === 'function') return
+  const message =
+    "session-tx was called with a response that is none of Node's, as for a WebSocket of socket.io: " +
+    'use tx.run(work, { sessionId }) in its listeners'
+  throw new SessionTxError('MISCONFIGURED', message)
 }
 
 /** Another protocol: the handler has the socket, and what it writes there cannot wait. */

@@ -188,8 +188,8 @@ function installAccessors(ctx: KoaContext): void {
     },
     session: {
       configurable: true,
-      get(this: Carrier): SessionObject | undefined {
-        return this[REQUEST]?.attempt?.session
+      get(this: Carrier): SessionObject | null | undefined {
+        return this[REQUEST]?.attempt?.visibleSession
       },
       set(this: Carrier, value: unknown) {
         const attempt = this[REQUEST]?.attempt

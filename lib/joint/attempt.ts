@@ -104,6 +104,9 @@ export class JointAttempt implements RunningAttempt {
   #drafts: DraftScope | undefined
   /** What a shared store had of the session before the handler ran; an error waits until somebody wants the session. */
   #early: { readonly opened: OpenSession | undefined } | { readonly error: unknown } | undefined
+  /** What was opened early has been given back; it can still be read. */
+  #isEarlyReleased = false
+  #isClosed = false
 
   constructor(setup: AttemptSetup) {
     this.#setup = setup
@@ -151,6 +154,20 @@ export class JointAttempt implements RunningAttempt {
   /** `ctx.session = …`: null ends the session, an object replaces it. */
   set session(value: unknown) {
     assignSession(this.#sessionSide().copy, value)
+  }
+
+  get visibleSession(): SessionObject | null {
+    if (this.state === 'active') return this.session
+    if (this.#session === undefined && !this.#canOpenLate) return null
+    const { copy, object } = this.#sessionSide()
+    return copy.destroyed ? null : object
+  }
+
+  /** Without waiting for the store. */
+  get #canOpenLate(): boolean {
+    const { parts, request } = this.#setup
+    if (parts.store.capability === 'local' || keyOfSession(request) === undefined) return true
+    return this.#early !== undefined && 'opened' in this.#early
   }
 
   /** The session's side if the attempt used it. */
@@ -214,9 +231,10 @@ export class JointAttempt implements RunningAttempt {
 
   /** The handler did not want it. */
   #releaseUnused(): void {
-    if (this.#session === undefined && this.#early !== undefined && 'opened' in this.#early)
-      this.#early.opened?.release()
-    this.#early = undefined
+    if (this.#session !== undefined || this.#isEarlyReleased) return
+    if (this.#early === undefined || !('opened' in this.#early)) return
+    this.#isEarlyReleased = true
+    this.#early.opened?.release()
   }
 
   #openSession(): SessionSide {
@@ -253,7 +271,8 @@ export class JointAttempt implements RunningAttempt {
     })
     if (this.transaction.state === 'active' && this.transaction.conflict === undefined)
       this.transaction.enlist(resource)
-    else opened?.release()
+    else if (!this.#isEarlyReleased) opened?.release()
+    if (this.#isClosed) this.#closeDrafts()
     return new SessionSide(copy, resource, parts.cookie, () => parts.environment.clock.wallNow())
   }
 
@@ -375,7 +394,12 @@ export class JointAttempt implements RunningAttempt {
 
   /** From now on drafts can be read, for rendering, but not written. */
   close(): void {
+    this.#isClosed = true
     this.#releaseUnused()
+    this.#closeDrafts()
+  }
+
+  #closeDrafts(): void {
     this.#drafts?.close(() => this.transaction.closedError())
   }
 }

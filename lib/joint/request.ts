@@ -104,6 +104,11 @@ export interface RunningAttempt {
   /** Assigning null ends the session, an object replaces it. */
   get session(): SessionObject
   set session(value: unknown)
+  /**
+   * The same while the attempt runs. For what runs above it, or after it (access logs, pages that show an error): never an
+   * error, but null where it has ended the session, or where that would have to be asked for now.
+   */
+  readonly visibleSession: SessionObject | null
   readonly cookieChange: CookieChange
 }
 

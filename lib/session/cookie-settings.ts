@@ -38,7 +38,7 @@ export interface SessionCookieMembers {
 
 /** What the handler wants of the cookie of this response. */
 export interface CookieWish {
-  /** Something was assigned, even if it was what it had been: the cookie is sent. */
+  /** Something was changed, or a `maxAge` assigned, even if it was what it had been: the cookie is sent. */
   assigned: boolean
   /** `maxAge` was given as the moment at which it ends. */
   expires: { readonly at: Date; readonly maxAge: number } | undefined
@@ -164,9 +164,11 @@ export class CookieSettings implements SessionCookieMembers {
       attribute => `session.cookie.${attribute}`,
     )
     if (objection !== undefined) throw new TypeError(objection)
-    wish.assigned = true
-    // Assigned what it was: no write, so requests that do it all the time do not compete.
-    if (isConfigured ? before === undefined : before === (value ?? null)) return
+    // Assigned what it was: no write, so requests that do it all the time do not compete. Only what ends by itself is sent
+    // again then: its time begins anew.
+    const isSame = isConfigured ? before === undefined : before === (value ?? null)
+    wish.assigned ||= !isSame || (name === 'maxAge' && value !== undefined)
+    if (isSame) return
     variables.set(COOKIE_PART, Object.keys(next).length === 0 ? undefined : next)
   }
 }

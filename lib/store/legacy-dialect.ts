@@ -54,7 +54,7 @@ export function dialectOf(store: unknown, { lifeMs, wallNow }: DialectSetup): Le
 
 function expressDialect(store: ExpressStore, wallNow: () => number): LegacyDialect {
   return {
-    get: async id => contentsIn(await called(callback => store.get(id, callback))),
+    get: async id => contentsIn(await found(called(callback => store.get(id, callback)))),
     set: async (id, contents, lifeMs) => {
       // What they read to know how long to keep it.
       const cookie = {
@@ -66,6 +66,18 @@ function expressDialect(store: ExpressStore, wallNow: () => number): LegacyDiale
       await called(callback => store.set(id, { cookie, ...contents }, callback))
     },
     destroy: async id => void (await called(callback => store.destroy(id, callback))),
+  }
+}
+
+/** express-session's README: an error with this code says that there is no such session. */
+const NOT_FOUND = 'ENOENT'
+
+async function found(answer: Promise<unknown>): Promise<unknown> {
+  try {
+    return await answer
+  } catch (error) {
+    if ((error as { code?: unknown }).code === NOT_FOUND) return undefined
+    throw error
   }
 }
 

@@ -136,6 +136,8 @@ class LegacyStore implements SessionStore, LocalSessionOwner {
     return {
       lock: () => this.#lock(key),
       refresh: async () => {
+        // Its id was drawn a moment ago, so no store knows it: some are slow to say that, and some cannot.
+        if (!live.session.ended && live.session.latest.version === 0) return undefined
         const found = await this.#ask(this.#dialect.get(key))
         if (this.#refresh(key, found) === undefined && live.session.isStored) live.session.end(ELSEWHERE)
         return found

@@ -1,5 +1,5 @@
 /** Error middleware in Express: it runs once, with the last error, at whatever depth it stands; nothing is stored. */
-import type { ErrorRequestHandler, RequestHandler } from 'express'
+import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express'
 import { deferred } from '../support/barrier.js'
 import { type ExpressServed, type ExpressServing, expresses, serveExpress } from '../support/express-app.js'
 
@@ -280,5 +280,44 @@ describe.each(expresses)('%s', (_name, express) => {
     expect((await client().get()).text).toBe('ok')
     expect(await late.promise).toEqual(['late', true])
     expect(tx.stats().sessions.live).toBe(1)
+  })
+
+  test('error middleware cannot write to the session, and can by tx.run with its id', async () => {
+    const app = await serving((server, tx) => {
+      const remember: ErrorRequestHandler = async (error, req, res, _next) => {
+        log.push(await Promise.resolve(asText(error)))
+        try {
+          req.session['message'] = 'directly'
+        } catch (refusal) {
+          log.push(asText(refusal))
+        }
+        const { sessionID: sessionId } = req
+        await tx.run((_tx, session) => void (session['message'] = 'by run'), { sessionId })
+        res.redirect('/')
+      }
+      server.use(tx)
+      server.get('/', (req, res) => void res.json(req.session))
+      server.post('/login', (req, res) => {
+        req.session['user'] = 'ada'
+        res.send('ok')
+      })
+      server.post('/it', (req, _res, next) => {
+        req.session['half'] = true
+        next(new Error('no'))
+      })
+      server.use(remember)
+    })
+    const visitor = app.client()
+    await visitor.post('/login')
+    expect((await visitor.post('/it')).status).toBe(302)
+    expect(log).toEqual(['no', 'TRANSACTION_CLOSED'])
+    expect((await visitor.get()).json()).toEqual({ user: 'ada', message: 'by run' })
+  })
+
+  test('called with what is no response, as socket.io does for a WebSocket: the error goes to next', async () => {
+    const app = await serving((server, tx) => void server.use(tx))
+    const request = { method: 'GET', url: '/socket.io/', headers: {}, on: () => {} } as unknown as Request
+    const error = await new Promise(resolve => app.tx(request, {} as Response, resolve))
+    expect(error).toMatchObject({ code: 'MISCONFIGURED', message: expect.stringContaining('tx.run') })
   })
 })

@@ -315,6 +315,58 @@ test('idle and absolute age, and the idle time of who only reads', async () => {
   expect(reasons).toEqual(['absolute', 'idle'])
 })
 
+describe('what express-session promises its stores', () => {
+  /** Refuses as told to be asked for an id that it does not know, as stores of files do. */
+  class FileStore {
+    readonly texts = new Map<string, string>()
+    readonly asked: string[] = []
+    readonly #code: string
+    constructor(code: string) {
+      this.#code = code
+    }
+    /** Stores inherit it from express-session's own. */
+    createSession(): void {}
+    get(id: string, done: (error: unknown, session?: unknown) => void): void {
+      this.asked.push(id)
+      const text = this.texts.get(id)
+      if (text === undefined) done(Object.assign(new Error('no such file'), { code: this.#code }))
+      else done(null, JSON.parse(text))
+    }
+    set(id: string, session: unknown, done?: () => void): void {
+      this.texts.set(id, JSON.stringify(session))
+      done?.()
+    }
+    destroy(id: string, done?: () => void): void {
+      this.texts.delete(id)
+      done?.()
+    }
+  }
+
+  test('a new session is written without asking for its id first', async () => {
+    const store = new FileStore('EACCES')
+    const client = (await serving(store)).client()
+    await answerOf(client, '/add')
+    expect([store.asked, store.texts.size]).toEqual([[], 1])
+    expect(await seenBy(client, '/add')).toBe(2)
+  })
+
+  test('an error with the code ENOENT says that there is no such session, any other that the store failed', async () => {
+    const found: [number, unknown][] = []
+    for (const code of ['ENOENT', 'EACCES']) {
+      const store = new FileStore(code)
+      const client = (await serving(store)).client()
+      await answerOf(client, '/add')
+      store.texts.clear()
+      const answer = await client.get('/add')
+      found.push([answer.status, answer.status === 200 ? answer.json<{ seen: unknown }>().seen : undefined])
+    }
+    expect(found).toEqual([
+      [200, 1],
+      [503, undefined],
+    ])
+  })
+})
+
 test('it is labelled: best effort, where the others are transactional', async () => {
   const served = await serving(new KoaStore())
   expect(served.tx.stats().store).toEqual({ name: 'legacy', guarantee: 'best effort' })

@@ -400,6 +400,22 @@ export function expressSessionCases(serve: ServeCase): void {
     }
 
     test.each([
+      ['maxAge', HOUR_MS, true],
+      ['maxAge', null, false],
+      ['httpOnly', false, false],
+    ])('%s = %s, assigned by each request: the cookie is sent again: %s', async (name, value, again) => {
+      const app = await start()
+      const client = app.client()
+      const assign: CaseHandler = (req, res) => {
+        req.session['n'] = Number(req.session['n'] ?? 0) + 1
+        Object.assign(req.session.cookie, { [name]: value })
+        res.send('ok')
+      }
+      expect(setCookie(await app.run(assign, client))).toBeDefined()
+      expect(setCookie(await app.run(assign, client)) !== undefined).toBe(again)
+    })
+
+    test.each([
       ['maxAge', (req: CaseRequest) => void (req.session.cookie.maxAge = HOUR_MS)],
       ['expires', (req: CaseRequest) => void (req.session.cookie.expires = new Date(Date.now() + HOUR_MS))],
     ])('%s, assigned, changes the cookie of this visitor', async (_, assign) => {

@@ -19,10 +19,12 @@ export interface HandlerApp extends TxServed {
 export async function handlerApp(
   options: TxServing['options'] = {},
   environment?: TxServing['environment'],
+  above: TxServing['above'] = [],
 ): Promise<HandlerApp> {
   const handlers = new Map<string, Handler>()
   const served = await serveTx({
     options,
+    above,
     ...(environment === undefined ? {} : { environment }),
     below: async ctx => {
       const result = await handlers.get(ctx.path)?.(ctx)
