@@ -6,7 +6,7 @@ import { performance } from 'node:perf_hooks'
 import type { Connection } from './database.js'
 
 /** A table that cannot roll back. */
-export interface ForeignTable {
+interface ForeignTable {
   readonly name: string
   readonly engine: string
 }
