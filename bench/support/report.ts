@@ -11,11 +11,16 @@ export function print(line = ''): void {
 }
 
 export function printHeading(title: string, server?: string): void {
+  print(title)
+  print(heading(server))
+}
+
+/** Where and when: server, Node, processor, date. */
+export function heading(server?: string): string {
   const cores = cpus()
   const processor = `${cores.length} cores (${cores[0]?.model.trim() ?? 'unknown'})`
   const versions = [...(server === undefined ? [] : [server]), `Node ${process.version}`, processor]
-  print(title)
-  print(`${versions.join(' · ')} · ${new Date().toISOString().slice(0, 10)}`)
+  return `${versions.join(' · ')} · ${new Date().toISOString().slice(0, 10)}`
 }
 
 export function median(values: readonly number[]): number {

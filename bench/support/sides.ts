@@ -3,9 +3,10 @@
  * each is written as its own users would write it. Knows nothing of load or measuring.
  */
 import Koa, { type DefaultState } from 'koa'
-import koaSession from 'koa-session'
 import mysql from 'mysql2/promise'
 import { sessionTx, type SessionTxContext } from 'session-tx'
+import { keys, withKoaSession } from './koa-session-app.js'
+import { raceSides } from './race-sides.js'
 import { storeSides } from './store-sides.js'
 
 declare module 'session-tx' {
@@ -14,43 +15,14 @@ declare module 'session-tx' {
   }
 }
 
-const keys = ['one key for all of them']
-
 /** Everybody has a connection at once: what is measured is not the waiting for one. */
 const connectionLimit = 16
-
-interface VisitsContext {
-  session: { visits?: number }
-}
-
-/** As with Redis: an asynchronous store outside of the request that keeps sessions as text. */
-function externalStore() {
-  const texts = new Map<string, string>()
-  return {
-    async get(key: string): Promise<unknown> {
-      const text = texts.get(key)
-      return text === undefined ? undefined : JSON.parse(text)
-    },
-    async set(key: string, session: unknown): Promise<void> {
-      texts.set(key, JSON.stringify(session))
-    },
-    async destroy(key: string): Promise<void> {
-      texts.delete(key)
-    },
-  }
-}
-
-function withKoaSession(): Koa<DefaultState, VisitsContext> {
-  const app = new Koa<DefaultState, VisitsContext>()
-  app.keys = keys
-  app.use(koaSession({ store: externalStore() }, app))
-  return app
-}
 
 const rowOf = (path: string): number => Number(path.slice(1))
 
 export const sides = {
   ...storeSides,
+  ...raceSides,
 
   /** One variable and one row per request, in one joint transaction. */
   jointSessionTx(databaseUrl: string) {

@@ -16,8 +16,8 @@ import {
   sessionTx,
   type SessionTxContext,
 } from 'session-tx'
+import { keys } from './koa-session-app.js'
 
-const keys = ['one key for all of them']
 /** Everybody has a connection at once: what is measured is not the waiting for one. */
 const connectionLimit = 16
 const ADD_TO_ROW = 'UPDATE visitors SET visits = visits + 1 WHERE id = ?'
