@@ -25,6 +25,7 @@ import type { SessionObject } from './session/session-object.js'
 import { destroySessionsOf, run, type RunOptions } from './run.js'
 import { memoryStore } from './store/memory.js'
 import { RetryBudget } from './transaction/budget.js'
+import { Heat } from './transaction/heat.js'
 import { type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 import { TicketOffice } from './transaction/ticket.js'
@@ -93,6 +94,7 @@ export function assemble<Args extends unknown[]>(
     pool: database?.pool,
     tickets,
     budget,
+    heat: new Heat(() => clock.now()),
     hooks,
     resolvers: options.resolve,
     conflicts: { isRetryable, duplicateIsConflict },

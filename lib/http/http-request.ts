@@ -105,6 +105,12 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     return this.#attempt
   }
 
+  address(): string {
+    const { req } = this.#exchange
+    const { originalUrl = req.url ?? '' } = req as { originalUrl?: string }
+    return `${req.method} ${originalUrl.split('?', 1)[0]}`
+  }
+
   readonly sessionId = (): string | undefined => {
     const { req, res, keys } = this.#exchange
     this.#found ??= this.#setup.cookie.read(req, res, keys)

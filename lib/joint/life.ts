@@ -13,8 +13,10 @@ import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } fr
 import type { Outcome, Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt } from './attempt.js'
 import { recognise } from './conflicts.js'
+import { boxed, type Failure } from './failure.js'
 import type { JointParts, JointRequest } from './request.js'
-import { insistedOn, ticketKeysOf } from './ticket-keys.js'
+import { expectedTicketKeys, noteLost, noteWon } from './route-heat.js'
+import { givenWay, lostParts, ticketKeysOf } from './ticket-keys.js'
 
 /**
  * Runs `request.work` until it commits, or until it is clear that it will not.
@@ -40,17 +42,9 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
 }
 
 const NONE: readonly string[] = Object.freeze([])
+const FIRST = Object.freeze({ attempt: 1 })
 
 type RollbackReason = EventPayloads['rollback']['reason']
-
-/** A handler's error; its own box, since anything can be thrown, undefined too. */
-interface Failure {
-  readonly error: unknown
-}
-
-function boxed(error: unknown): Failure | undefined {
-  return error === undefined ? undefined : { error }
-}
 
 /** One request over all its attempts. */
 class Life<T> implements RetryRequest<T> {
@@ -92,6 +86,10 @@ class Life<T> implements RetryRequest<T> {
     return this.#escape ?? this.#request.notRerunnable()
   }
 
+  expectedTicketKeys(): readonly string[] {
+    return expectedTicketKeys(this.#request, this.#parts.heat, this.#isNeverRunAgain)
+  }
+
   /** The life of a request, as far as one attempt goes. */
   async attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
     const { clock } = this.#parts.environment
@@ -101,7 +99,7 @@ class Life<T> implements RetryRequest<T> {
     const attempt = this.#begin(order)
     const { transaction } = attempt
     const conflictEnd = (conflict: SessionTxError) =>
-      this.#conflictEnd(attempt, conflict, clock.now() - startedAt)
+      this.#conflictEnd(attempt, order, conflict, clock.now() - startedAt)
 
     // The handler.
     let value: T | undefined
@@ -241,10 +239,7 @@ class Life<T> implements RetryRequest<T> {
   #givesWay(attempt: JointAttempt, order: AttemptOrder): SessionTxError | undefined {
     const { tickets } = this.#parts
     if (tickets === undefined || tickets.isIdle || order.isLast || this.#isNeverRunAgain) return undefined
-    const table = insistedOn(tickets, attempt.lockedTables, order.ticketKeys)
-    if (table === undefined) return undefined
-    const message = `gave way in table '${table}' to a request at its last attempt`
-    return conflictError(message, { kind: 'row', store: 'mysql', table })
+    return givenWay(tickets, attempt.lockedTables, order.ticketKeys)
   }
 
   /** For development: a first run that went well is thrown away, as if it had lost a race. */
@@ -305,8 +300,16 @@ class Life<T> implements RetryRequest<T> {
     void follow().finally(ended)
   }
 
-  #conflictEnd(attempt: JointAttempt, error: SessionTxError, attemptMs: number): AttemptEnd<T> {
-    const ticketKeys = ticketKeysOf(error.conflict ?? {}, attempt.lockedTables)
+  #conflictEnd(
+    attempt: JointAttempt,
+    order: AttemptOrder,
+    error: SessionTxError,
+    attemptMs: number,
+  ): AttemptEnd<T> {
+    const { conflict } = error
+    const lost = lostParts(conflict, attempt.lockedTables)
+    noteLost(this.#request, this.#parts.heat, order, conflict, lost)
+    const ticketKeys = ticketKeysOf(lost, conflict?.session)
     return { kind: 'conflict', error, ticketKeys, attemptMs }
   }
 
@@ -364,6 +367,7 @@ class Life<T> implements RetryRequest<T> {
     } catch (error) {
       hooks.failed(transaction, this.#request, 'install', error)
     }
+    noteWon(this.#request, this.#parts.heat, order)
     const commitMs = transaction.isEmpty ? undefined : tookMs
     const { id, route, attempt: number, durationMs } = this.#lasted(order)
     // Spelled out: the same by `...` takes 3.6 µs, and this is told of every request.
@@ -375,12 +379,12 @@ class Life<T> implements RetryRequest<T> {
   }
 
   refused(error: unknown): void {
-    if (this.#told || this.#lastOrder === undefined || !isSessionTxError(error)) return
+    if (this.#told || !isSessionTxError(error)) return
     const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
     const reason = cannot ? this.notRerunnable() : undefined
     const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
     this.#parts.events.emit('refused', {
-      ...this.#lasted(this.#lastOrder),
+      ...this.#lasted(this.#lastOrder ?? FIRST),
       code: error.code,
       ...notRerunnable,
     })
@@ -389,7 +393,7 @@ class Life<T> implements RetryRequest<T> {
   #facts(attempt: number): TransactionFacts {
     return { id: this.id, route: this.#request.route(), attempt }
   }
-  #lasted({ attempt }: AttemptOrder): TransactionFacts & { readonly durationMs: number } {
+  #lasted({ attempt }: Pick<AttemptOrder, 'attempt'>): TransactionFacts & { readonly durationMs: number } {
     const durationMs = this.#parts.environment.clock.now() - this.#startedAt
     return { id: this.id, route: this.#request.route(), attempt, durationMs }
   }

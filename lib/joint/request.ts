@@ -12,6 +12,7 @@ import { sessionKey } from '../session/identity.js'
 import type { SessionObject } from '../session/session-object.js'
 import type { SessionStore } from '../session/store.js'
 import type { RetryBudget } from '../transaction/budget.js'
+import type { Heat } from '../transaction/heat.js'
 import type { Environment } from '../transaction/clock.js'
 import type { RetryOptions } from '../transaction/retry.js'
 import type { TicketOffice } from '../transaction/ticket.js'
@@ -35,6 +36,7 @@ export interface JointParts {
   readonly pool: CorePool | undefined
   readonly tickets: TicketOffice | undefined
   readonly budget: RetryBudget | undefined
+  readonly heat: Heat
   readonly hooks: HookRunner
   readonly activity: Activity
   /** Transactions in doubt whose request has been answered. */
@@ -61,6 +63,8 @@ export interface JointRequest<T> {
   readonly readOnly: boolean
   /** A router pattern or `(unmatched)`. */
   readonly route: () => string
+  /** Method and path, which tell the route of a request before a router has found it. */
+  address?(): string
   /** The well-formed id that came with the request. */
   readonly sessionId: () => string | undefined
   /** For who knows the key of a session, and not its id. */

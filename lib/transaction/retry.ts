@@ -45,6 +45,8 @@ export interface RetryRequest<T> {
   readonly id: string
   readonly interrupt: Interrupt
   attempt(order: AttemptOrder): Promise<AttemptEnd<T>>
+  /** Keys to wait for before the first attempt. */
+  expectedTicketKeys?(): readonly string[]
   /** Why this request cannot run again, asked after each conflict. */
   notRerunnable(): NotRerunnableReason | undefined
   /** Told after each conflict, with what was decided, before any waiting. */
@@ -56,6 +58,8 @@ export interface RetryRequest<T> {
   ): void
   onRerun(attempt: number, waitMs: number, waitedFor: 'ticket' | 'backoff' | 'nothing'): void
 }
+
+const NONE: readonly string[] = Object.freeze([])
 
 interface RetryTools {
   readonly now: () => number
@@ -82,14 +86,17 @@ export async function withRetries<T>(
   const freeSpent = new Set<ConflictKind>()
   const seen = new Map<ConflictKind | undefined, number>()
   let lastConflict: SessionTxError | undefined
-  let order: AttemptOrder = {
-    attempt: 1,
-    isLast: options.retries === 0,
-    opensTogether: false,
-    lastError: undefined,
-    ticketKeys: [],
-  }
   try {
+    const expected = tools.tickets === undefined ? undefined : request.expectedTicketKeys?.()
+    if (tools.tickets !== undefined && expected !== undefined && expected.length > 0)
+      ticket = await takeEarly(tools.tickets, expected, request.interrupt)
+    let order: AttemptOrder = {
+      attempt: 1,
+      isLast: options.retries === 0,
+      opensTogether: false,
+      lastError: undefined,
+      ticketKeys: ticket?.keys ?? NONE,
+    }
     for (;;) {
       const end = await request.attempt(order)
       if (end.kind === 'done') return end.value
@@ -144,6 +151,20 @@ export async function withRetries<T>(
     throw withCause(error, lastConflict)
   } finally {
     ticket?.release()
+  }
+}
+
+/** Nothing has been lost yet, so a queue that is full, or a client that went away, is no reason not to begin. */
+async function takeEarly(
+  office: TicketOffice,
+  keys: readonly string[],
+  interrupt: Interrupt,
+): Promise<Ticket | undefined> {
+  try {
+    return await office.take(keys, interrupt, true)
+  } catch (error) {
+    if (interrupt.reason !== undefined) throw error
+    return undefined
   }
 }
 

@@ -51,14 +51,16 @@ export class TicketOffice {
   /**
    * Waits for its turn on every key. Keys are taken one by one in sorted order, so two requests never wait for each
    * other. Call it with no connection in hand.
+   * @param early nothing was lost yet: half of the places are kept for those who have
    * @throws QUEUE_FULL when `waitingMax` already wait for one of the keys
    * @throws whatever interrupts the wait (DEADLINE, client gone)
    */
-  async take(keys: readonly string[], interrupt: Interrupt): Promise<Ticket> {
+  async take(keys: readonly string[], interrupt: Interrupt, early = false): Promise<Ticket> {
+    const waitingMax = early ? this.#waitingMax / 2 : this.#waitingMax
     const held: string[] = []
     try {
       for (const key of [...new Set(keys)].sort()) {
-        await this.#takeOne(key, interrupt)
+        await this.#takeOne(key, interrupt, waitingMax)
         held.push(key)
       }
     } catch (error) {
@@ -79,13 +81,13 @@ export class TicketOffice {
     }
   }
 
-  #takeOne(key: string, interrupt: Interrupt): Promise<void> | undefined {
+  #takeOne(key: string, interrupt: Interrupt, waitingMax: number): Promise<void> | undefined {
     const queue = this.#queues.get(key)
     if (queue === undefined) {
       this.#queues.set(key, [])
       return undefined
     }
-    if (queue.length >= this.#waitingMax) {
+    if (queue.length >= waitingMax) {
       const message = `${queue.length} requests already wait for the same key (a session variable or a table)`
       throw new SessionTxError('QUEUE_FULL', message)
     }
