@@ -187,8 +187,9 @@ describe('two processes', () => {
     handlers.set('read', ctx => ctx.session['n'])
     handlers.set('write', increment)
     handlers.set('judge', ctx => {
-      if (ctx.session['n'] === 1) return void gives(ctx)
-      return ctx.session['n']
+      if (ctx.session['n'] !== 1) return ctx.session['n']
+      gives(ctx)
+      return undefined
     })
     await answerOf(onB, '/read')
     await answerOf(onA, '/write')

@@ -12,8 +12,8 @@ type Call = (...args: unknown[]) => unknown
 function awaiting(handle: Call): Call {
   function before(this: unknown, ...args: unknown[]): unknown {
     const result = handle.apply(this, args)
-    const next = args.at(-1) as Call
-    if (result instanceof Promise) result.catch(error => next(error))
+    const refused = args.at(-1) as Call
+    if (result instanceof Promise) result.catch(error => refused(error))
     return result
   }
   Object.defineProperty(before, 'length', { value: handle.length })
