@@ -1,8 +1,9 @@
 /**
  * `session-tx migrate`: prints the definitions of the tables, or creates those that are missing. Never changes or drops
- * one. The only part of the library that loads mysql2 itself.
+ * one.
  */
 import { parseArgs } from 'node:util'
+import { connect, type Connection, databaseUrl } from './database.js'
 import { type Output, UsageError } from './output.js'
 import { isTableName } from '../store/mysql-tables.js'
 import { type Table, tables } from './tables.js'
@@ -17,12 +18,6 @@ session-tx migrate --apply --url mysql://user:password@host:port/database
     --only sessions    the tables of mysqlStore; --only commits: that of the commit record
     --sessions name    what the option \`table\` of mysqlStore says, if it is not \`sessions\``
 
-/** What we use of a connection of mysql2/promise. */
-interface Connection {
-  query(sql: string, values?: readonly unknown[]): Promise<unknown[]>
-  end(): Promise<void>
-}
-
 /**
  * @returns the exit code
  * @throws UsageError for arguments that make no sense
@@ -33,7 +28,7 @@ export async function migrate(args: readonly string[], output: Output): Promise<
     for (const { purpose, ddl } of wanted) output.say(`-- ${purpose}\n${ddl};`)
     return 0
   }
-  const connection = await connect(databaseUrl(url))
+  const connection = await connect(databaseUrl(url, '--apply'))
   try {
     let bad = 0
     for (const table of wanted) {
@@ -74,27 +69,6 @@ function understood(args: readonly string[]): Wanted {
   const wanted = tables(sessions).filter(({ part }) => only === undefined || part === only)
   if (wanted.length === 0) throw new UsageError('--only must be sessions or commits')
   return { apply, url, wanted }
-}
-
-/** Its text is never repeated: there may be a password in it. */
-function databaseUrl(text: string | undefined): string {
-  const form = 'mysql://user:password@host:port/database'
-  if (text === undefined || text === '') throw new UsageError(`--apply needs --url ${form}`)
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url === undefined || !/^(mysql|mariadb):$/.test(url.protocol))
-    throw new UsageError(`--url must be like ${form}`)
-  if (!/^\/[^/]+$/.test(url.pathname)) throw new UsageError(`--url must name the database: ${form}`)
-  return url.href.replace(/^mariadb:/, 'mysql:')
-}
-
-async function connect(url: string): Promise<Connection> {
-  let mysql: { createConnection(options: object): Promise<unknown> }
-  try {
-    mysql = await import('mysql2/promise')
-  } catch (error) {
-    throw new Error('mysql2 is not installed here: npm install mysql2', { cause: error })
-  }
-  return (await mysql.createConnection({ uri: url, connectTimeout: 10_000 })) as Connection
 }
 
 /** What is wrong with the table; undefined: it is there, now or as before. */

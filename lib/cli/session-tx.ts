@@ -2,12 +2,14 @@
  * The command line tool: finds the command, shows how it is used, turns errors into sentences. Exit codes: 0 done,
  * 1 failed, 2 used wrongly. Knows nothing of what a command does.
  */
+import { DOCTOR_USAGE, doctor } from './doctor.js'
 import { MIGRATE_USAGE, migrate } from './migrate.js'
 import { type Output, UsageError } from './output.js'
 
 type Command = (args: readonly string[], output: Output) => Promise<number>
 
-const COMMANDS: Readonly<Record<string, Command>> = Object.freeze({ migrate })
+const COMMANDS: Readonly<Record<string, Command>> = Object.freeze({ migrate, doctor })
+const USAGE = `${MIGRATE_USAGE}\n\n${DOCTOR_USAGE}`
 const HELP = new Set(['help', '--help', '-h'])
 
 /**
@@ -16,7 +18,7 @@ const HELP = new Set(['help', '--help', '-h'])
  */
 export async function sessionTxCommand([name, ...args]: readonly string[], output: Output): Promise<number> {
   if (name === undefined || HELP.has(name) || args.some(arg => arg === '--help' || arg === '-h')) {
-    output.say(MIGRATE_USAGE)
+    output.say(USAGE)
     return name === undefined ? 2 : 0
   }
   try {
@@ -30,7 +32,7 @@ export async function sessionTxCommand([name, ...args]: readonly string[], outpu
     // An AggregateError (no address of the host answers) has no message.
     output.complain(`session-tx: ${message || code}`)
     if (!(error instanceof UsageError)) return 1
-    output.complain(`\n${MIGRATE_USAGE}`)
+    output.complain(`\n${USAGE}`)
     return 2
   }
 }

@@ -8,15 +8,12 @@ import { ConnectionHandle } from '../mysql/handle/connection-handle.js'
 import type { CorePool } from '../mysql/driver.js'
 import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
-import type { ConfiguredCookie } from '../session/cookie-attributes.js'
-import { COOKIE_PART, type CookieWish, type SentCookie, sentCookie } from '../session/cookie-settings.js'
 import { DraftScope } from '../session/draft.js'
 import { shownKey } from '../session/identity.js'
 import { SessionResource } from '../session/resource.js'
-import type { MembersSetup } from '../session/session-members.js'
-import { assignSession, type SessionObject, sessionObject } from '../session/session-object.js'
+import { assignSession, type SessionObject } from '../session/session-object.js'
 import type { AttemptTransaction, OpenSession } from '../session/store.js'
-import { type SessionPlan, WorkingCopy } from '../session/working-copy.js'
+import { WorkingCopy } from '../session/working-copy.js'
 import type { Interrupt } from '../transaction/interrupt.js'
 import { isPending } from '../transaction/resource.js'
 import type { AttemptOrder } from '../transaction/retry.js'
@@ -29,7 +26,9 @@ import {
   keyOfSession,
   type RunningAttempt,
 } from './request.js'
+import { SessionSide } from './session-side.js'
 import { JointSnapshot } from './snapshot.js'
+import { tablesOf, ticketKey } from './ticket-keys.js'
 import { Tx } from './tx.js'
 import { ViewSnapshot } from './view-snapshot.js'
 
@@ -49,57 +48,7 @@ interface AttemptSetup {
   readonly life: { escaped(attempt: number, reason: EscapeReason, table: string | undefined): void }
 }
 
-/** What losers of a row queue for; sorts before every session's, so that no session is reserved by one who waits here. */
-export function tableTicketKey(table: string): string {
-  return `#table/${table}`
-}
-
-/** What losers of a session variable queue for. */
-export function ticketKey(session: string, variable: string): string {
-  return `${session}/${variable}`
-}
-
-class SessionSide {
-  readonly copy: WorkingCopy
-  readonly resource: SessionResource
-  /** Another one after `regenerate(callback)`. */
-  object: SessionObject
-  readonly #cookie: ConfiguredCookie
-  readonly #wish: CookieWish = { assigned: false, expires: undefined }
-
-  constructor(copy: WorkingCopy, resource: SessionResource, cookie: ConfiguredCookie, wallNow: () => number) {
-    this.copy = copy
-    this.resource = resource
-    this.#cookie = cookie
-    const setup = { cookie, wish: this.#wish, wallNow, renewed: () => this.#renew(setup) }
-    this.object = sessionObject(copy, setup)
-  }
-
-  #renew(setup: MembersSetup): void {
-    this.object = sessionObject(this.copy, setup)
-  }
-
-  get change(): CookieChange {
-    const { copy, resource } = this
-    const plan = resource.committedPlan
-    if (plan?.newId !== undefined) return { kind: 'set', id: plan.newId, sent: this.#sent(plan) }
-    if (plan?.endsOld === true && !resource.cameTooLate) return { kind: 'clear', sent: this.#sent(plan) }
-    // Ended by another request meanwhile: its cookie must not come back over that of a login since then.
-    if (copy.opened === undefined || copy.opened.ended) return { kind: 'none' }
-    // A cookie that ends by itself must last as long as the session: it is sent again whenever the session moves on.
-    const moved = plan !== undefined || resource.touched
-    const sent = this.#sent(plan)
-    const again = this.#wish.assigned || (sent.maxAge !== undefined && moved)
-    return { kind: again ? 'set' : 'kept', id: copy.id, sent }
-  }
-
-  /** By what is stored now, without reading it: that would make the attempt depend on it. */
-  #sent(plan: SessionPlan | undefined): SentCookie {
-    const isWritten = plan?.newId !== undefined || plan?.writes.has(COOKIE_PART) === true
-    const stored = isWritten ? plan.writes.get(COOKIE_PART) : this.copy.base.get(COOKIE_PART)
-    return sentCookie(this.#cookie, stored?.value, this.#wish)
-  }
-}
+const NONE: readonly string[] = Object.freeze([])
 
 export class JointAttempt implements RunningAttempt {
   readonly #setup: AttemptSetup
@@ -142,6 +91,11 @@ export class JointAttempt implements RunningAttempt {
   get flavour(): Flavour {
     const { parts, request } = this.#setup
     return parts.broker?.(request.isolation).server?.flavour ?? 'mariadb'
+  }
+
+  /** Names of tables whose rows it has locked, as far as is known. */
+  get lockedTables(): readonly string[] {
+    return this.#mysql?.lockedTables ?? NONE
   }
 
   /** Whose attempt this is. */
@@ -217,6 +171,17 @@ export class JointAttempt implements RunningAttempt {
   #hasTurn(key: string): boolean {
     const { order, request } = this.#setup
     return !request.readOnly && order.ticketKeys.some(one => one.startsWith(ticketKey(shownKey(key), '')))
+  }
+
+  /**
+   * Where other processes have the same sessions, their losers of a row wait for each other, too. First of all, since
+   * what is read before the wait is old after it.
+   */
+  takeTurn(): Promise<void> | undefined {
+    const { parts, order } = this.#setup
+    if (parts.store.capability === 'local') return undefined
+    const tables = tablesOf(order.ticketKeys)
+    return tables.length === 0 ? undefined : this.#mysqlSide()?.takeTurn(tables)
   }
 
   /** The handler did not want it. */
@@ -311,20 +276,21 @@ export class JointAttempt implements RunningAttempt {
     const leases = broker(request.isolation)
     // A session that is read later must fit what is queried now, so it is opened before the first statement is sent.
     const torn = request.isolation !== 'read committed' && keyOfSession(request) !== undefined
+    const copy = (): WorkingCopy | undefined => (torn ? this.#sessionSide().copy : undefined)
     const lose = (conflict: SessionTxError): void => transaction.lose(conflict)
     const hasNoTrigger = (schema: string, table: string): boolean =>
       leases.engines.hasNoTrigger(schema, table)
     const observer =
       parts.store.capability === 'same-connection'
         ? new ViewSnapshot({
-            copy: () => (torn ? this.#sessionSide().copy : undefined),
+            copy,
             opensTogether,
             hasNoTrigger,
             transaction: () => (this.#mysql ?? neverAsked()).own(),
             lose,
           })
         : new JointSnapshot({
-            copy: torn ? this.#sessionSide().copy : undefined,
+            copy,
             opensTogether,
             opensView: (schema, table) => leases.engines.opensView(schema, table),
             hasNoTrigger,

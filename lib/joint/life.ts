@@ -11,9 +11,10 @@ import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
 import type { Outcome, Settled } from '../transaction/two-phase-commit.js'
-import { JointAttempt, tableTicketKey, ticketKey } from './attempt.js'
+import { JointAttempt } from './attempt.js'
 import { recognise } from './conflicts.js'
 import type { JointParts, JointRequest } from './request.js'
+import { insistedOn, ticketKeysOf } from './ticket-keys.js'
 
 /**
  * Runs `request.work` until it commits, or until it is clear that it will not.
@@ -99,12 +100,15 @@ class Life<T> implements RetryRequest<T> {
     if (order.attempt > 1) await this.interrupt.race(Promise.resolve(this.#request.reset(order.attempt)))
     const attempt = this.#begin(order)
     const { transaction } = attempt
-    const conflictEnd = (conflict: SessionTxError) => this.#conflictEnd(conflict, clock.now() - startedAt)
+    const conflictEnd = (conflict: SessionTxError) =>
+      this.#conflictEnd(attempt, conflict, clock.now() - startedAt)
 
     // The handler.
     let value: T | undefined
     let failure: Failure | undefined
     try {
+      const turn = attempt.takeTurn()
+      if (turn !== undefined) await this.interrupt.race(turn)
       const finding = attempt.findSession()
       if (finding !== undefined) await this.interrupt.race(finding)
       if (order.ticketKeys.length > 0) await this.interrupt.race(attempt.afterWinner())
@@ -139,7 +143,7 @@ class Life<T> implements RetryRequest<T> {
     // The last words of the application, still inside.
     const commitStart = clock.now()
     const objection = transaction.hasBeforeCommit ? await this.#beforeCommit(attempt) : undefined
-    conflict = this.#lostRace(attempt, objection)
+    conflict = this.#lostRace(attempt, objection) ?? this.#givesWay(attempt, order)
     const isMissed = this.#clientIsMissed
     if (conflict !== undefined || objection !== undefined || transaction.doomed || isMissed) {
       await this.#rollBack(attempt, conflict ?? objection?.error)
@@ -230,6 +234,19 @@ class Life<T> implements RetryRequest<T> {
     return undefined
   }
 
+  /**
+   * Somebody who has lost a row of the same table before is at its last attempt, and we can run again. (For a session's
+   * variables session/resource.ts gives way, and sooner: they are finer than tables.)
+   */
+  #givesWay(attempt: JointAttempt, order: AttemptOrder): SessionTxError | undefined {
+    const { tickets } = this.#parts
+    if (tickets === undefined || tickets.isIdle || order.isLast || this.#isNeverRunAgain) return undefined
+    const table = insistedOn(tickets, attempt.lockedTables, order.ticketKeys)
+    if (table === undefined) return undefined
+    const message = `gave way in table '${table}' to a request at its last attempt`
+    return conflictError(message, { kind: 'row', store: 'mysql', table })
+  }
+
   /** For development: a first run that went well is thrown away, as if it had lost a race. */
   #rehearsal(order: AttemptOrder, failure: Failure | undefined): SessionTxError | undefined {
     const { rehearse } = this.#parts
@@ -288,13 +305,8 @@ class Life<T> implements RetryRequest<T> {
     void follow().finally(ended)
   }
 
-  #conflictEnd(error: SessionTxError, attemptMs: number): AttemptEnd<T> {
-    const { session, lost = [], kind, table } = error.conflict ?? {}
-    const queues = session !== undefined && kind !== 'session'
-    const ticketKeys = queues ? lost.map(variable => ticketKey(session, variable)) : []
-    // Losers of a row run one after the other, too: all at once, each waits for the row's lock with a view that is old by
-    // the time it gets it, and loses again. This orders losers among themselves; first attempts do not give way to it.
-    if (kind === 'row' && table !== undefined) ticketKeys.push(tableTicketKey(table))
+  #conflictEnd(attempt: JointAttempt, error: SessionTxError, attemptMs: number): AttemptEnd<T> {
+    const ticketKeys = ticketKeysOf(error.conflict ?? {}, attempt.lockedTables)
     return { kind: 'conflict', error, ticketKeys, attemptMs }
   }
 

@@ -27,8 +27,8 @@ import { LockingStatements } from './locking-statements.js'
 import type { WorkingCopy } from '../session/working-copy.js'
 
 interface JointSnapshotSetup {
-  /** Undefined where no session can be torn: no cookie, or a level that promises nothing. */
-  readonly copy: WorkingCopy | undefined
+  /** Opens the session; undefined where none can be torn: no cookie, or a level that promises nothing. */
+  readonly copy: () => WorkingCopy | undefined
   /** Open both at one instant before the first statement: the request cannot be run again. */
   readonly opensTogether: boolean
   /** Whether a row of this table can only have come from a read view. */
@@ -52,8 +52,8 @@ export class JointSnapshot implements StatementObserver {
   opening(database: Openable, lease: Lease): Promise<void> | undefined {
     this.#lockingReads = !lease.server.rowSnapshot
     this.#locking.opening(lease)
+    const copy = this.#setup.copy()
     if (!this.#setup.opensTogether || this.#lockingReads) return undefined
-    const { copy } = this.#setup
     return copy?.opened === undefined ? undefined : this.#openTogether(copy, database)
   }
 
@@ -71,7 +71,7 @@ export class JointSnapshot implements StatementObserver {
   }
 
   sending(facts: StatementFacts): void {
-    const { copy } = this.#setup
+    const copy = this.#setup.copy()
     this.#locking.sending(facts)
     if (copy?.opened === undefined || this.#view === 'open') return
     if (this.#view === 'closed' && this.#inFlight === 0) copy.advance()
@@ -83,7 +83,7 @@ export class JointSnapshot implements StatementObserver {
     rows: unknown,
     fields: readonly FieldPacket[] | undefined,
   ): Promise<void> | undefined {
-    const { copy } = this.#setup
+    const copy = this.#setup.copy()
     if (copy?.opened === undefined || this.#view === 'open') return undefined
     this.#inFlight -= 1
     if (this.#view === 'closed' && (this.#lockingReads || this.#locking.opensNoView(facts)))
@@ -114,7 +114,7 @@ export class JointSnapshot implements StatementObserver {
   }
 
   failed(): void {
-    if (this.#setup.copy?.opened === undefined || this.#view === 'open') return
+    if (this.#setup.copy()?.opened === undefined || this.#view === 'open') return
     this.#inFlight -= 1
     if (!this.#lockingReads) this.#view = 'maybe'
   }

@@ -8,14 +8,16 @@
  */
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Savepoint } from '../transaction/transaction.js'
+import { AttemptErrors } from './attempt-errors.js'
 import { Decision } from './commit-record/decision.js'
 import { dispatch, type StatementMethod } from './statement/dispatch.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { endStatements, inTime } from './ending.js'
 import { isFatal } from './errors.js'
+import { AttemptLease } from './lease/attempt-lease.js'
 import type { Lease } from './lease/lease.js'
+import { LockedTables } from './statement/locked-tables.js'
 import { NestedTransactions } from './handle/nested-transactions.js'
-import { readOnlyError } from './read-only.js'
 import type { MysqlResourceSetup } from './resource-setup.js'
 import { answered, shielded } from './round-trip.js'
 import type { Statement } from './statement/running-statement.js'
@@ -33,30 +35,30 @@ export class MysqlResource implements OnePhaseResource {
   readonly phases = 1
   readonly name = 'mysql'
   readonly #setup: MysqlResourceSetup
-  #lease: Lease | undefined
+  readonly #held: AttemptLease
+  readonly #errors: AttemptErrors
   #leasing: Promise<Lease> | undefined
   /** Set only when nothing of ours has to be sent before the handler's statements. */
   #ready: Lease | undefined
-  #turn: object | undefined
-  #over = false
   #safeguard: Safeguard | undefined
   readonly #order = new SendingOrder()
-  /** The connection must not be used again, not even for ROLLBACK. */
-  #spoilt = false
-  /** Something may be left on it that ROLLBACK does not take back. */
-  #dirty = false
   #sent = 0
   /** Something was sent that may have changed a row. */
   #writes = false
-  /** The server has answered something of this attempt, well or not. */
-  #heard = false
   #decision: Decision | undefined
   #savepoints = 0
+  readonly #locked = new LockedTables()
   readonly statements = new RunningStatements<Answer>()
   #nested: NestedTransactions | undefined
 
   constructor(setup: MysqlResourceSetup) {
     this.#setup = setup
+    this.#held = new AttemptLease({ ...setup, closedError: () => setup.transaction.closedError() })
+    this.#errors = new AttemptErrors(setup, this.#held)
+  }
+
+  get #lease(): Lease | undefined {
+    return this.#held.current
   }
 
   /**
@@ -84,6 +86,10 @@ export class MysqlResource implements OnePhaseResource {
     this.#nested ??= new NestedTransactions({ transaction, clock, waitMs: acquireMs, mark })
     return this.#nested
   }
+  /** Names of the tables in which it has locked rows, or was about to, as far as the texts say. */
+  get lockedTables(): readonly string[] {
+    return this.#locked.names
+  }
   get threadId(): number | null {
     return this.#lease?.connection.threadId ?? null
   }
@@ -109,7 +115,7 @@ export class MysqlResource implements OnePhaseResource {
   /** Asked for in time: the handler may have returned while the connection came, and settle() waits for us. */
   #assertGoing(): void {
     const { transaction } = this.#setup
-    if (this.#over || transaction.conflict !== undefined) throw transaction.closedError()
+    if (this.#held.isOver || transaction.conflict !== undefined) throw transaction.closedError()
   }
 
   #takeLease(observed = true): Promise<Lease> {
@@ -118,24 +124,35 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async #lend(observed: boolean): Promise<Lease> {
-    const { broker, acquireMs, transaction, observer, readOnly } = this.#setup
-    if (!transaction.has(this)) transaction.enlist(this)
-    this.#over = false
-    const turn = {}
-    this.#turn = turn
-    const lease = await broker.acquire(acquireMs)
-    // Rolled back meanwhile, perhaps to a savepoint, with another one asked for since.
-    if (this.#over || this.#turn !== turn) {
-      lease.release()
-      throw transaction.closedError()
-    }
-    this.#lease = lease
+    const { observer, readOnly } = this.#setup
+    const lease = await this.#acquire()
     this.#safeguard = this.#guarded(lease)
     const opening = observed ? observer.opening(this, lease) : undefined
     if (opening !== undefined) await opening
     else if (readOnly && observed) await this.control('START TRANSACTION READ ONLY')
     this.#ready = lease
     return lease
+  }
+
+  #acquire(): Promise<Lease> {
+    const { transaction } = this.#setup
+    if (!transaction.has(this)) transaction.enlist(this)
+    return this.#held.acquire()
+  }
+
+  /**
+   * Takes the connection now, and waits on it for the turn among losers of all processes (mysql/lease/turn.ts), before there is a
+   * view that could grow old meanwhile.
+   */
+  async takeTurn(tables: readonly string[]): Promise<void> {
+    const lease = await this.#acquire()
+    const turn = this.#held.turnOn(tables, lease)
+    try {
+      await this.statements.run(() => this.#sendOwn(lease, turn), this.takeTurn)
+    } catch (error) {
+      const { isSpoilt, isOver } = this.#held
+      if (isSpoilt || isOver || this.#setup.transaction.conflict !== undefined) throw error
+    }
   }
 
   #guarded(lease: Lease): Safeguard {
@@ -171,7 +188,7 @@ export class MysqlResource implements OnePhaseResource {
     const ok = await answered(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
-    this.#heard = true
+    this.#errors.answered()
     this.#safeguard?.controlled(ok)
     return ok
   }
@@ -182,7 +199,7 @@ export class MysqlResource implements OnePhaseResource {
   }
   /** For a session store that keeps its rows here: statements of its own in this transaction. */
   async own(): Promise<StoreStatements> {
-    const lease = this.#lease ?? (await this.#takeLease(false))
+    const lease = (this.isUsed ? this.#lease : undefined) ?? (await this.#takeLease(false))
     const send = async (sql: string, writes: boolean): Promise<unknown> => {
       if (writes) this.#writes = true
       this.#sent += 1
@@ -196,7 +213,7 @@ export class MysqlResource implements OnePhaseResource {
     const result = await shielded(lease.connection, sql).catch((error: unknown) => {
       throw this.#noted(error, false)
     })
-    this.#heard = true
+    this.#errors.answered()
     return [result, undefined]
   }
 
@@ -208,17 +225,18 @@ export class MysqlResource implements OnePhaseResource {
     facts: StatementFacts,
   ): Promise<Answer> {
     const { observer } = this.#setup
-    if (facts.dirties) this.#dirty = true
+    if (facts.dirties) this.#held.soil()
     if (!facts.readsOnly) this.#writes = true
+    this.#locked.sending(facts)
     observer.sending(facts)
     this.#sent += 1
     return new Promise((resolve, reject) => {
       const onAnswer = (error: Error | null, rows?: unknown, fields?: unknown): void => {
         try {
           if (error === null) {
-            this.#heard = true
+            this.#errors.answered()
             const escaped = this.#safeguard?.answered(facts, rows, fields)
-            if (escaped !== undefined) this.#dirty = true
+            if (escaped !== undefined) this.#held.soil()
             const answer: Answer = [rows, fields as FieldPacket[] | undefined]
             const holding = observer.answered(facts, ...answer)
             if (escaped !== undefined) reject(escaped)
@@ -246,29 +264,12 @@ export class MysqlResource implements OnePhaseResource {
 
   /** What failed may have committed before it did. */
   async #afterHidden(noted: unknown): Promise<unknown> {
-    const over = this.#spoilt || this.#setup.transaction.conflict !== undefined
+    const over = this.#held.isSpoilt || this.#setup.transaction.conflict !== undefined
     return over ? noted : (this.#safeguard?.failed(noted) ?? noted)
   }
 
-  /**
-   * Recognises a conflict where it is thrown, before any rollback: the attempt has lost even if the handler catches
-   * this. A statement that says NOWAIT expects to fail: it counts only if nobody catches it.
-   */
   #noted(error: unknown, nowait: boolean): unknown {
-    const lease = this.#lease
-    const moment = this.#heard ? 'later' : 'first'
-    if (isFatal(error)) this.#spoilt = true
-    else this.#heard = true
-    const recognised = this.#setup.recognise(error, lease?.server.flavour ?? 'mariadb', moment)
-    if (recognised === undefined)
-      return this.#setup.readOnly ? readOnlyError(error, this.#setup.transaction.id) : error
-    this.#safeguard?.lost()
-    const { conflict, sticky, unfit } = recognised
-    if (unfit !== 'nothing') this.#spoilt = true
-    // A connection that was dead when it was first used is seldom the only one: the others wait as long as it did.
-    if (unfit === 'server' || (unfit === 'connection' && moment === 'first')) lease?.distrustServer()
-    if (sticky === 'always' || (sticky === 'unlessNowait' && !nowait)) this.#setup.transaction.lose(conflict)
-    return error
+    return this.#errors.noted(error, nowait, this.#safeguard)
   }
 
   /** Waits for statements in flight; a race that one of them lost, or a failure that was never awaited, fails the commit. */
@@ -284,7 +285,7 @@ export class MysqlResource implements OnePhaseResource {
 
   async commit(): Promise<void> {
     const lease = this.#lease
-    this.#over = true
+    this.#held.end()
     if (lease === undefined) return
     const reads = !this.#writes || this.#setup.readOnly
     if (this.#sent > 0 && reads) return this.#endLater(lease)
@@ -299,7 +300,7 @@ export class MysqlResource implements OnePhaseResource {
       try {
         await inTime(clock, answered(lease.connection, 'COMMIT'))
       } catch {
-        this.#spoilt = true // its transaction is open, for all we know, and holds nothing but a view
+        this.#held.spoil() // its transaction is open, for all we know, and holds nothing but a view
       }
       this.#letGo()
     })
@@ -320,7 +321,7 @@ export class MysqlResource implements OnePhaseResource {
     try {
       await decision.carryOut()
     } catch (error) {
-      if (isFatal(error) || isFatal((error as Error).cause)) this.#spoilt = true
+      if (isFatal(error) || isFatal((error as Error).cause)) this.#held.spoil()
       if (decision.inDoubt) this.abandon()
       throw error
     }
@@ -333,13 +334,13 @@ export class MysqlResource implements OnePhaseResource {
 
   /** Nothing is sent on a destroyed connection, so a commit that is still at its record cannot go on. */
   abandon(): void {
-    this.#over = true
-    this.#spoilt = true
+    this.#held.end()
+    this.#held.spoil()
     this.#letGo()
   }
 
   async rollback(): Promise<void> {
-    this.#over = true
+    this.#held.end()
     const lease = this.#lease
     if (lease === undefined) {
       this.#leasing = undefined
@@ -351,7 +352,7 @@ export class MysqlResource implements OnePhaseResource {
         isLate: () => this.#setup.interrupt.reason !== undefined,
         kill: () => this.#setup.broker.killQuery(lease),
       })
-      if (!ended || this.#spoilt) return this.abandon()
+      if (!ended || this.#held.isSpoilt) return this.abandon()
       if (this.#sent > 0) await this.#undo(lease)
     } catch (error) {
       // Still inside a transaction, for all we know: the server ends it when the socket closes.
@@ -369,19 +370,15 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   #letGo(): void {
-    const lease = this.#lease
-    this.#lease = undefined
     this.#leasing = undefined
     this.#ready = undefined
     this.#safeguard = undefined
     this.#sent = 0
     this.#writes = false
-    this.#heard = false
+    this.#errors.ended()
     this.#setup.observer.ended()
-    if (lease === undefined) return
-    this.#decision?.end(this.#spoilt)
-    if (this.#spoilt || this.#dirty) lease.destroy()
-    else lease.release()
+    if (this.#lease !== undefined) this.#decision?.end(this.#held.isSpoilt)
+    this.#held.letGo()
   }
 
   async savepoint(): Promise<() => Promise<void>> {

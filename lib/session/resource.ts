@@ -18,7 +18,8 @@ import {
   type Settled,
   type StoredVariable,
 } from './store.js'
-import type { SessionPlan, WorkingCopy } from './working-copy.js'
+import type { SessionPlan } from './session-plan.js'
+import type { WorkingCopy } from './working-copy.js'
 
 export interface SessionResourceSetup {
   readonly store: SessionStore

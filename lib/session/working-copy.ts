@@ -10,6 +10,7 @@ import { COOKIE_PART } from './cookie-settings.js'
 import type { DraftScope } from './draft.js'
 import { newSessionId } from './identity.js'
 import { tornConflict } from './merge.js'
+import type { SessionPlan } from './session-plan.js'
 import {
   type Disturbance,
   NAMES,
@@ -61,14 +62,6 @@ export interface WorkingCopySetup {
   merges(name: string): boolean
   /** Makes the attempt lose: what it has read does not fit together. */
   lose(conflict: SessionTxError): void
-}
-
-/** What is to be committed. `writes` belong to the new session if `newId` is given. */
-export interface SessionPlan {
-  readonly writes: Map<string, Settled | undefined>
-  readonly replaces: boolean
-  readonly endsOld: boolean
-  readonly newId: string | undefined
 }
 
 const EMPTY: SessionSnapshot = Object.freeze({

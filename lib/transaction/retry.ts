@@ -137,6 +137,7 @@ export async function withRetries<T>(
         lastError: lastConflict,
         ticketKeys: ticket?.keys ?? [],
       }
+      if (order.isLast) ticket?.insist()
       request.onRerun(order.attempt, tools.now() - waitStart, waitedFor)
     }
   } catch (error) {

@@ -11,6 +11,8 @@ import type { Interrupt } from './interrupt.js'
 
 export interface Ticket {
   readonly keys: readonly string[]
+  /** The holder has no other attempt after this one. */
+  insist(): void
   /** Gives the place to the next in every queue; calling it twice does nothing. */
   release(): void
 }
@@ -19,6 +21,7 @@ export class TicketOffice {
   readonly #waitingMax: number
   /** Per key: who holds it is not listed, only who waits; a key without holder has no entry. */
   readonly #queues = new Map<string, (() => void)[]>()
+  readonly #insistedOn = new Set<string>()
   #waiting = 0
 
   constructor(waitingMax: number) {
@@ -38,6 +41,11 @@ export class TicketOffice {
   /** True while somebody holds a ticket for the key. */
   isTaken(key: string): boolean {
     return this.#queues.has(key)
+  }
+
+  /** True while the holder of the key is at its last attempt. */
+  isInsistedOn(key: string): boolean {
+    return this.#insistedOn.has(key)
   }
 
   /**
@@ -60,6 +68,9 @@ export class TicketOffice {
     let released = false
     return {
       keys: held,
+      insist: () => {
+        if (!released) for (const key of held) this.#insistedOn.add(key)
+      },
       release: () => {
         if (released) return
         released = true
@@ -97,6 +108,7 @@ export class TicketOffice {
   }
 
   #pass(key: string): void {
+    this.#insistedOn.delete(key)
     const next = this.#queues.get(key)?.shift()
     if (next === undefined) this.#queues.delete(key)
     else next()

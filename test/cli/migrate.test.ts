@@ -1,25 +1,14 @@
 /** `session-tx migrate`: what it prints, what it creates, what it refuses, and with which exit code. */
 import { tables as tablesOf } from '../../lib/cli/tables.js'
-import { sessionTxCommand } from '../../lib/cli/session-tx.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
 import { valueOf } from '../support/observing.js'
+import { run } from './command.js'
 
 let db: TestDatabase
 beforeEach(async () => {
   db = await openDatabase({ connectionLimit: 1 })
 })
 afterEach(() => db.close())
-
-async function run(...args: readonly string[]): Promise<{ code: number; said: string; complained: string }> {
-  const said: string[] = []
-  const complained: string[] = []
-  const output = {
-    say: (line: string) => void said.push(line),
-    complain: (line: string) => void complained.push(line),
-  }
-  const code = await sessionTxCommand(args, output)
-  return { code, said: said.join('\n'), complained: complained.join('\n') }
-}
 
 const tables = (): Promise<unknown> =>
   valueOf(

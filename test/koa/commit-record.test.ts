@@ -181,7 +181,7 @@ describe('the database is away when COMMIT is not answered', () => {
   ) {
     const served = await start(
       { '/both': both, '/read': read, ...handlers },
-      { retry: { deadlineMs: 200 }, acquireMs: 300, ...more },
+      { retry: { deadlineMs: 600 }, acquireMs: 300, ...more },
       environment,
     )
     const one = served.client()
@@ -334,14 +334,13 @@ describe('the database is away when COMMIT is not answered', () => {
   test('close() waits for what is in doubt', async () => {
     const { answer, settled, tx, close } = await inDoubt({}, true)
     await answer
-    let closed = false
-    const closing = close().then(() => {
-      closed = true
-    })
-    await new Promise(resolve => setTimeout(resolve, 100))
-    expect(closed).toBe(false)
+    expect(tx.stats()).toMatchObject({ inDoubt: 1 })
+    const order: string[] = []
+    void settled.then(() => order.push('settled'))
+    const closing = close().then(() => order.push('closed'))
     expect(await back(settled)).toMatchObject({ outcome: 'committed' })
     await closing
+    expect(order).toEqual(['settled', 'closed'])
     expect(tx.stats()).toMatchObject({ settled: { committed: 1 }, inDoubt: 0 })
   })
 

@@ -116,7 +116,8 @@ export async function detectServer(
   }
 }
 
-function flavourOf(found: ReadonlyMap<string, string>): Flavour {
+/** @param found variables of the server by name, in lower case */
+export function flavourOf(found: ReadonlyMap<string, string>): Flavour {
   const words = `${found.get('version')} ${found.get('version_comment')}`
   if (/tidb/i.test(words)) return 'tidb'
   if (/^(on|1)$/i.test(found.get('wsrep_on') ?? '')) return 'galera'

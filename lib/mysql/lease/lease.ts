@@ -157,6 +157,10 @@ export class LeaseBroker {
     return this.#options.record
   }
 
+  get lockWaitMs(): number {
+    return this.#options.lockWaitMs
+  }
+
   /** What is known of the server; undefined before the first lease. */
   get server(): ServerFacts | undefined {
     return this.#server
