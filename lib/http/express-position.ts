@@ -15,13 +15,13 @@ import type {
   Router,
 } from './express-context.js'
 import { isAtRoot, patternOf } from './express-path.js'
-import { isRouter, type Views } from './express-view.js'
+import { isRouter, routerIn, type Views } from './express-view.js'
 
-/** Survives wrappers that copy properties, where identity does not. */
-const MARK: unique symbol = Symbol.for('session-tx.middleware')
+/** Survives wrappers that copy properties, where identity does not; some copy none with a symbol for its name. */
+const MARK = 'isSessionTx'
 
 interface Marked {
-  [MARK]?: symbol
+  readonly [MARK]?: symbol
 }
 
 /** What stands below us, as something that can be called again. */
@@ -93,8 +93,11 @@ export class ExpressPosition {
           for (const [inner, own] of route.stack.entries())
             if (this.#isUs(own.handle)) places.push(this.#inRoute(own, route, inner, chain, [...path, index]))
         } else if (this.#isUs(handle)) places.push(this.#inRouter(layer, router, index, chain, path))
-        else if (isRouter(handle) && !chain.some(above => above.handle === handle))
-          walk(handle, [...chain, layer], [...path, index])
+        else {
+          const inner = routerIn(handle, router)
+          if (inner !== undefined && !chain.some(above => above.handle === handle))
+            walk(inner, [...chain, layer], [...path, index])
+        }
       }
     }
     walk(root, [], [])

@@ -73,7 +73,7 @@ export class Views {
     const stack = (): readonly Layer[] => {
       const now = owner.stack
       if (wrapped.length !== now.length || last !== now.at(-1))
-        wrapped = now.map(layer => this.#wrap(layer, isInRoute))
+        wrapped = now.map(layer => this.#wrap(layer, isInRoute ? undefined : (owner as Router)))
       last = now.at(-1)
       return wrapped
     }
@@ -81,7 +81,7 @@ export class Views {
     return stack
   }
 
-  #wrap(layer: Layer, isInRoute: boolean): Layer {
+  #wrap(layer: Layer, owner: Router | undefined): Layer {
     const wrapped = Object.create(layer) as Layer
     if (layer.route !== undefined) {
       const { route } = layer
@@ -89,7 +89,7 @@ export class Views {
       wrapped.route = seen
       wrapped.handle = this.#routing(layer, route, seen)
     } else if (layer.handle.length === 4) wrapped.handle = this.#catching(layer)
-    else wrapped.handle = this.#handling(layer, isInRoute ? '' : patternOf(layer))
+    else wrapped.handle = this.#handling(layer, owner)
     return wrapped
   }
 
@@ -122,14 +122,16 @@ export class Views {
     }
   }
 
-  #handling(layer: Layer, pattern: string): Handle {
+  #handling(layer: Layer, owner: Router | undefined): Handle {
+    const pattern = owner === undefined ? '' : patternOf(layer)
+    const inner = owner === undefined ? asRouter(layer.handle) : routerIn(layer.handle, owner)
     // Express 4 does not look at what a handler returns: without us its rejection would reach nobody.
     const rejects = layer.handle_request !== undefined
     const handle: Handle = (req, res, next) => {
       const call = (): unknown => (layer.handle as Handle)(req, res, next)
-      if (!isRouter(layer.handle)) return call()
-      if (!isInstrumented(layer.handle)) return this.#routerView(layer.handle).handle(req, res, next)
-      const router = uninstrumented(layer.handle)
+      if (inner === undefined) return call()
+      if (!isInstrumented(layer.handle)) return this.#routerView(inner).handle(req, res, next)
+      const router = uninstrumented(inner)
       return this.#lending(router, this.#stackOf(router), call)
     }
     return (req, res, next) => {
@@ -184,6 +186,29 @@ export class Views {
 export function isRouter(handle: unknown): handle is Router {
   const { stack, handle: run } = handle as { readonly stack?: unknown; readonly handle?: unknown }
   return Array.isArray(stack) && typeof run === 'function'
+}
+
+function asRouter(handle: unknown): Router | undefined {
+  return isRouter(handle) ? handle : undefined
+}
+
+const unwrapped = new WeakMap<object, Router>()
+
+/**
+ * The router that a layer calls. express-async-errors puts a function before it that has the router's own properties, and
+ * not what it inherits: that is as in any other router of the application.
+ */
+export function routerIn(handle: unknown, like: Router): Router | undefined {
+  if (isRouter(handle)) return handle
+  // Of the same kind: `like` is Express 4's, and the `router` package has others.
+  if (typeof handle !== 'function' || !Object.keys(like).every(name => Object.hasOwn(handle, name)))
+    return undefined
+  const known = unwrapped.get(handle)
+  if (known !== undefined) return known
+  const own = Object.getOwnPropertyDescriptors(handle)
+  const router = Object.create(Object.getPrototypeOf(like) as object, own) as Router
+  unwrapped.set(handle, router)
+  return router
 }
 
 function view(router: Router, stack: () => readonly Layer[]): Router {

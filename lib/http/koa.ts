@@ -17,6 +17,7 @@ import type { HttpSetup, RouteOptions } from './http-setup.js'
 import { keepParsed, keepPlaces } from './kept-contents.js'
 import type { KoaContext, KoaMiddleware, KoaNext } from './koa-context.js'
 import { warnOfLateOptions } from './late-options.js'
+import { discardStream, holdErrors } from './stream-body.js'
 
 type KoaSetup = HttpSetup<[ctx: KoaContext]>
 
@@ -89,6 +90,7 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   readonly #ctx: KoaContext
   readonly #runs: Runs
   readonly #storesErrors: boolean
+  #letErrorsGo: (() => void) | undefined
 
   constructor(ctx: KoaContext, setup: KoaSetup, options: RouteOptions, runs: Runs) {
     const { req, res, app } = ctx
@@ -132,9 +134,18 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
     return matched === undefined || matched === null ? '(unmatched)' : String(matched)
   }
 
-  work(): Promise<unknown> {
+  async work(): Promise<unknown> {
     const { first, again } = this.#runs
-    return this.latest?.tx.attempt === 1 || again === undefined ? first() : again()
+    try {
+      return await (this.latest?.tx.attempt === 1 || again === undefined ? first() : again())
+    } finally {
+      this.#letErrorsGo = holdErrors(this.#ctx.body)
+    }
+  }
+
+  override ended(): void {
+    super.ended()
+    this.#letErrorsGo?.()
   }
 
   protected override restore(): void {
@@ -159,19 +170,6 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   report(error: unknown): void {
     this.#ctx.app.emit('error', error, this.#ctx)
   }
-}
-
-/**
- * A stream that nobody will read. A late error must neither end the process nor, through the listener that Koa 2 gives
- * each body, answer the next attempt with a 500: so ours replaces all others before it is destroyed.
- */
-function discardStream(body: unknown): void {
-  if (typeof body !== 'object' || body === null) return
-  const { on, removeAllListeners, destroy } = body as Record<'on' | 'removeAllListeners' | 'destroy', unknown>
-  if (typeof on !== 'function' || typeof destroy !== 'function') return
-  if (typeof removeAllListeners === 'function') removeAllListeners.call(body, 'error')
-  on.call(body, 'error', () => {})
-  destroy.call(body)
 }
 
 /** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */

@@ -39,7 +39,9 @@ test.each([
 ])('every member of what sessionTx() returns for %s is listed', async (_, create) => {
   const tx = create()
   const names = listed('What `sessionTx()` returns').map(name => name.replace(/\(.*/, ''))
-  expect(sorted(names)).toEqual(sorted(Object.keys(tx)))
+  // By this the middleware finds itself in the stacks of Express; nobody else's business.
+  const members = Object.keys(tx).filter(name => name !== 'isSessionTx')
+  expect(sorted(names)).toEqual(sorted(members))
   await tx.close()
 })
 

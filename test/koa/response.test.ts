@@ -97,6 +97,53 @@ describe.each(koas)('%s: a streamed answer', (_name, Koa) => {
     expect(errors).toEqual([new Error('cannot')])
   })
 
+  /** As an error of the disk would: nobody has begun to read. */
+  const breaking = (stream: Readable): Promise<void> =>
+    new Promise(resolve => {
+      stream.once('close', () => resolve())
+      stream.destroy(Object.assign(new Error('no such file'), { code: 'ENOENT' }))
+    })
+
+  test('that fails before an attempt is run again disturbs neither the process nor the next attempt', async () => {
+    const { client, errors, tx } = await serving({
+      Koa,
+      below: ctx => {
+        const { attempt } = ctx.tx
+        const stream = new Readable({ read() {} })
+        ctx.body = attempt === 1 ? stream : 'good'
+        ctx.tx.beforeCommit(async () => {
+          if (attempt > 1) return
+          await breaking(stream)
+          ctx.tx.conflict()
+        })
+      },
+    })
+    expect(await client().get()).toMatchObject({ status: 200, text: 'good' })
+    expect([errors, tx.stats().notRerunnable]).toEqual([[], {}])
+  })
+
+  test('that fails while the request is committed: the client gets no whole answer, the application its error', async () => {
+    const { client, errors } = await serving({
+      Koa,
+      below: ctx => {
+        ctx.session['n'] = 1
+        const stream = new Readable({ read() {} })
+        ctx.body = stream
+        ctx.tx.beforeCommit(() => breaking(stream))
+      },
+    })
+    const answer = await client()
+      .get()
+      .then(
+        ({ status }) => status,
+        (error: { code?: unknown }) => error.code,
+      )
+    // Koa 2 has the error before it has sent anything.
+    expect([404, 'ECONNRESET']).toContain(answer)
+    // Koa 3 tells of it twice: the stream has failed, and the response with it.
+    expect(new Set(errors.map(error => (error as Error).message))).toEqual(new Set(['no such file']))
+  })
+
   test('made of the session is read after the commit', async () => {
     const { client } = await serving({
       Koa,
