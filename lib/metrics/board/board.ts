@@ -35,6 +35,9 @@ export class Board {
   readonly #start = new Span(PLACES_SUM)
   readonly #seconds = new RollingWindow(1000)
   readonly #minutes = new RollingWindow(60_000)
+  /** Only the second that passes is counted into; when it is over it is added to its minute and to the start. */
+  #current = new Span(0)
+  #second = -Infinity
   /** Milliseconds of a request that did not commit anything: lost attempts and waiting between them. */
   readonly #spentMs = new Map<string, number>()
   readonly #doubts = new Recent<KeptDoubt>(DOUBTS_MAX)
@@ -63,12 +66,20 @@ export class Board {
   /** Counts of a window, and its length so far in milliseconds. */
   window(window: Window): { readonly span: Span; readonly lengthMs: number } {
     const now = this.#clock.now()
+    this.#turnTo(now)
     const age = Math.max(1, now - this.#startedAt)
-    if (window === 'start') return { span: this.#start, lengthMs: age }
+    if (window === 'start') {
+      const span = new Span(PLACES_SUM)
+      span.addAll(this.#start)
+      span.addAll(this.#current)
+      return { span, lengthMs: age }
+    }
     const rolling = window === 'minute' ? this.#seconds : this.#minutes
     // The step that is being counted is not over: what has passed of it is what counts.
     const length = rolling.stepMs * 59 + (now % rolling.stepMs)
-    return { span: rolling.sum(now), lengthMs: Math.min(age, length) }
+    const span = rolling.sum(now)
+    if (window === 'hour') span.addAll(this.#current)
+    return { span, lengthMs: Math.min(age, length) }
   }
 
   /** Sixty steps, oldest first: seconds of the last minute, or minutes of the last hour. */
@@ -77,12 +88,18 @@ export class Board {
     readonly endsAt: number
     readonly spans: (Span | undefined)[]
   } {
+    const now = this.#clock.now()
+    this.#turnTo(now)
     const rolling = window === 'minute' ? this.#seconds : this.#minutes
-    return {
-      stepMs: rolling.stepMs,
-      endsAt: this.#clock.wallNow(),
-      spans: rolling.series(this.#clock.now()),
+    const spans = rolling.series(now)
+    if (window !== 'minute') {
+      const last = new Span(PLACES_SUM)
+      const counted = spans.at(-1)
+      if (counted !== undefined) last.addAll(counted)
+      last.addAll(this.#current)
+      spans[spans.length - 1] = last
     }
+    return { stepMs: rolling.stepMs, endsAt: this.#clock.wallNow(), spans }
   }
 
   /** COMMITs whose answer was lost, newest first. */
@@ -98,10 +115,19 @@ export class Board {
   }
 
   #count(change: (span: Span) => void): void {
-    const now = this.#clock.now()
-    change(this.#start)
-    change(this.#seconds.at(now))
-    change(this.#minutes.at(now))
+    this.#turnTo(this.#clock.now())
+    change(this.#current)
+  }
+
+  #turnTo(now: number): void {
+    const second = Math.floor(now / this.#seconds.stepMs)
+    if (second === this.#second) return
+    if (this.#second !== -Infinity) {
+      this.#start.addAll(this.#current)
+      this.#minutes.at(this.#second * this.#seconds.stepMs).addAll(this.#current)
+    }
+    this.#second = second
+    this.#current = this.#seconds.at(now)
   }
 
   #ended(outcome: RequestOutcome, facts: TransactionFacts): void {
