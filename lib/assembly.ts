@@ -11,6 +11,8 @@ import type { Isolation, JointParts, RunningAttempt } from './joint/request.js'
 import { Tombstones } from './joint/tombstones.js'
 import type { Tx } from './joint/tx.js'
 import { Board } from './metrics/board/board.js'
+import { debugLog } from './metrics/debug-log.js'
+import { openTelemetry } from './metrics/open-telemetry.js'
 import { Recorder } from './metrics/recorder.js'
 import type { MetricsSources } from './metrics/endpoint.js'
 import type { Stats } from './metrics/stats.js'
@@ -67,6 +69,7 @@ export function assemble<Args extends unknown[]>(
   const options = resolveOptions<Args>(given)
   const { clock } = environment
   const events = new EventHub()
+  debugLog(events)
   const store = options.store ?? memoryStore()
   const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, userVariable, cookie, cookieName } =
     options.session
@@ -110,6 +113,7 @@ export function assemble<Args extends unknown[]>(
     nextId: idMaker(),
     activity,
     doubts,
+    tracing: openTelemetry(),
   }
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),

@@ -14,6 +14,7 @@ import type { Outcome, Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt, tableTicketKey, ticketKey } from './attempt.js'
 import { recognise } from './conflicts.js'
 import type { JointParts, JointRequest } from './request.js'
+import type { Ending, Trace } from './tracing.js'
 
 /**
  * Runs `request.work` until it commits, or until it is clear that it will not.
@@ -33,6 +34,7 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
     throw error
   } finally {
     life.interrupt.end()
+    life.traced()
     request.ended?.()
     ended()
   }
@@ -60,17 +62,19 @@ class Life<T> implements RetryRequest<T> {
   #id: string | undefined
   #knewSession = false
   readonly #deathsBefore: number
+  readonly #trace: Trace | undefined
   #lastOrder: AttemptOrder | undefined
   /** An effect that cannot be rolled back: another attempt would have it twice. */
   #escape: EscapeReason | undefined
-  /** The event that says how the request ended has been told. */
-  #told = false
+  /** How the request ended, once the event that says so has been told. */
+  #ending: Ending | undefined
 
   constructor(request: JointRequest<T>, parts: JointParts) {
     const { clock } = parts.environment
     this.#request = request
     this.#parts = parts
     this.#startedAt = clock.now()
+    this.#trace = parts.tracing?.begin()
     this.#deathsBefore = parts.tombstones.deaths
     const { watchClient } = request
     this.interrupt = new Interrupt({
@@ -91,8 +95,13 @@ class Life<T> implements RetryRequest<T> {
     return this.#escape ?? this.#request.notRerunnable()
   }
 
+  attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
+    if (this.#trace === undefined) return this.#attempt(order)
+    return this.#trace.attempt(order.attempt, () => this.#attempt(order))
+  }
+
   /** The life of a request, as far as one attempt goes. */
-  async attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
+  async #attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
     const { clock } = this.#parts.environment
     const startedAt = clock.now()
     this.#lastOrder = order
@@ -154,7 +163,7 @@ class Life<T> implements RetryRequest<T> {
     const outcome = await transaction.commit()
     attempt.close()
     if (outcome.kind === 'unknown') {
-      this.#told = true
+      this.#ending = 'unknown'
       this.#parts.events.emit('unknown', this.#lasted(order))
       this.#tellSettled(order, outcome, false)
       if (outcome.settling !== undefined) this.#settleLater(order, attempt, outcome.settling)
@@ -334,7 +343,7 @@ class Life<T> implements RetryRequest<T> {
   #tellRollback(order: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
     const { reason: deadline } = this.interrupt
     if (deadline !== undefined && failure?.error === deadline) return
-    this.#told = true
+    this.#ending = 'rolledBack'
     this.#parts.events.emit('rollback', { ...this.#lasted(order), reason })
   }
 
@@ -346,7 +355,7 @@ class Life<T> implements RetryRequest<T> {
   ): void {
     const { events, hooks } = this.#parts
     const { transaction, usedSession } = attempt
-    this.#told = true
+    this.#ending = 'committed'
     try {
       this.#request.committed(attempt)
     } catch (error) {
@@ -363,15 +372,20 @@ class Life<T> implements RetryRequest<T> {
   }
 
   refused(error: unknown): void {
-    if (this.#told || this.#lastOrder === undefined || !isSessionTxError(error)) return
+    if (this.#ending !== undefined || this.#lastOrder === undefined || !isSessionTxError(error)) return
     const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
     const reason = cannot ? this.notRerunnable() : undefined
     const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
+    this.#ending = 'refused'
     this.#parts.events.emit('refused', {
       ...this.#lasted(this.#lastOrder),
       code: error.code,
       ...notRerunnable,
     })
+  }
+
+  traced(): void {
+    this.#trace?.end(this.#ending, this.#request.route(), this.#lastOrder?.attempt ?? 0)
   }
 
   #facts(attempt: number): TransactionFacts {

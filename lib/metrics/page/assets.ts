@@ -3,18 +3,15 @@
  * when first asked for. Knows nothing of the page.
  */
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { here } from './here.js'
+import { beside } from '../here.js'
 
 const SCRIPT = 'text/javascript; charset=utf-8'
 const STYLE = 'text/css; charset=utf-8'
 
-const beside = createRequire(here)
-
 /** By the name in the address: the type, and where the file is. */
 const ASSETS = {
-  'page.css': [STYLE, () => beside.resolve('./browser/page.css')],
-  'page.js': [SCRIPT, () => beside.resolve('./browser/page.js')],
+  'page.css': [STYLE, () => beside.resolve('./page/browser/page.css')],
+  'page.js': [SCRIPT, () => beside.resolve('./page/browser/page.js')],
   'uplot.css': [STYLE, () => beside.resolve('uplot/dist/uPlot.min.css')],
   'uplot.js': [SCRIPT, () => beside.resolve('uplot/dist/uPlot.iife.min.js')],
 } as const
