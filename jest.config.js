@@ -9,7 +9,12 @@ const swc = {
 export default {
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   // Each of these starts a cluster: minutes, for `npm run test:faults` only.
-  testPathIgnorePatterns: ['/node_modules/', ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera'])],
+  testPathIgnorePatterns: [
+    '/node_modules/',
+    ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera']),
+    // Without a Chromium npm test has said so in a sentence.
+    ...(process.env.CHROMIUM_PATH ? [] : ['<rootDir>/test/browser']),
+  ],
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.cache/'],
   transform: { '\\.[cm]?[jt]s$': ['@swc/jest', swc] },
   // A dependency that exists as ES modules only must be let through here: '/node_modules/(?!(its-name)/)'.

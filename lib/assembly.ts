@@ -10,7 +10,11 @@ import { HookRunner } from './joint/hook-runner.js'
 import type { Isolation, JointParts, RunningAttempt } from './joint/request.js'
 import { Tombstones } from './joint/tombstones.js'
 import type { Tx } from './joint/tx.js'
+import { Board } from './metrics/board/board.js'
+import { debugLog } from './metrics/debug-log.js'
+import { openTelemetry } from './metrics/open-telemetry.js'
 import { Recorder } from './metrics/recorder.js'
+import type { MetricsSources } from './metrics/endpoint.js'
 import type { Stats } from './metrics/stats.js'
 import { CommitRecord } from './mysql/commit-record/commit-record.js'
 import { type CorePool, corePoolOf } from './mysql/driver.js'
@@ -54,7 +58,7 @@ export interface Carried {
 
 interface Assembly<Args extends unknown[]> {
   readonly setup: HttpSetup<Args>
-  readonly recorder: Recorder
+  readonly metrics: MetricsSources
   readonly carried: Carried
 }
 
@@ -66,6 +70,7 @@ export function assemble<Args extends unknown[]>(
   const options = resolveOptions<Args>(given)
   const { clock } = environment
   const events = new EventHub()
+  debugLog(events)
   const store = options.store ?? memoryStore()
   const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, userVariable, cookie, cookieName } =
     options.session
@@ -110,6 +115,7 @@ export function assemble<Args extends unknown[]>(
     nextId: idMaker(),
     activity,
     doubts,
+    tracing: openTelemetry(),
   }
   const recorder = new Recorder(events, clock, {
     sessions: () => store.counts(),
@@ -121,6 +127,7 @@ export function assemble<Args extends unknown[]>(
     ...(budget === undefined ? {} : { budget: () => budget.counts }),
     ...(database?.record === undefined ? {} : { inDoubt: () => database.record?.inDoubt ?? 0 }),
   })
+  const board = new Board(events, clock)
   const retries = typeof options.retry.retries === 'function' ? DEFAULTS.retry.retries : options.retry.retries
   let closing: Promise<void> | undefined
 
@@ -133,10 +140,11 @@ export function assemble<Args extends unknown[]>(
     await doubts.idle()
     await activity.idle()
     recorder.close()
+    board.close()
   }
   return {
     setup: httpSetup(options, parts),
-    recorder,
+    metrics: { recorder, board, clock },
     carried: {
       run: (work, runOptions = {}) =>
         run(parts, work, { ...runOptions, retries, isolation: options.isolation }),

@@ -2,6 +2,7 @@
  * The things that happen, as a table of payload types, and the hub that tells listeners. Layers emit, metrics and
  * applications listen; nobody decides anything here. Knows nothing of what the events mean to whoever hears them.
  */
+import { channel } from 'node:diagnostics_channel'
 import type { ConflictDetails, SessionTxErrorCode } from './errors.js'
 
 /** Common to every event of a transaction. `route` is a router pattern or `(unmatched)`, never a URL. */
@@ -100,9 +101,32 @@ export interface EventPayloads {
 }
 
 export type EventName = keyof EventPayloads
+
+/** By name of the event: what anybody in the process can subscribe to, without having the middleware. */
+const CHANNELS = {
+  begin: channel('session-tx:begin'),
+  conflict: channel('session-tx:conflict'),
+  rerun: channel('session-tx:rerun'),
+  commit: channel('session-tx:commit'),
+  rollback: channel('session-tx:rollback'),
+  refused: channel('session-tx:refused'),
+  unknown: channel('session-tx:unknown'),
+  settled: channel('session-tx:settled'),
+  commitsLost: channel('session-tx:commitsLost'),
+  notRerunnable: channel('session-tx:notRerunnable'),
+  stray: channel('session-tx:stray'),
+  escaped: channel('session-tx:escaped'),
+  hookFailed: channel('session-tx:hookFailed'),
+  'session:missed': channel('session-tx:session:missed'),
+  'session:expired': channel('session-tx:session:expired'),
+  'session:destroyed': channel('session-tx:session:destroyed'),
+  'session:evicted': channel('session-tx:session:evicted'),
+} satisfies Record<EventName, unknown>
+
+export const EVENT_NAMES = Object.keys(CHANNELS) as readonly EventName[]
 export type Listener<Name extends EventName> = (payload: EventPayloads[Name]) => void
 
-/** Tells listeners, in the order they came. A listener that throws is reported and never disturbs a request. */
+/** Tells the channel, then listeners in the order they came. A listener that throws is reported and never disturbs a request. */
 export class EventHub {
   readonly #listeners = new Map<EventName, Listener<never>[]>()
 
@@ -120,10 +144,11 @@ export class EventHub {
 
   /** For payloads that would be made on every request. */
   hears(name: EventName): boolean {
-    return (this.#listeners.get(name)?.length ?? 0) > 0
+    return (this.#listeners.get(name)?.length ?? 0) > 0 || CHANNELS[name].hasSubscribers
   }
 
   emit<Name extends EventName>(name: Name, payload: EventPayloads[Name]): void {
+    if (CHANNELS[name].hasSubscribers) CHANNELS[name].publish(payload)
     const listeners = this.#listeners.get(name)
     if (listeners === undefined) return
     for (const listener of listeners as Listener<Name>[]) {

@@ -36,7 +36,7 @@ export interface SessionTx extends Omit<Carried, 'run'> {
    */
   transactional(handler: ExpressHandler, options?: RouteOptions): ExpressHandler
   /**
-   * Answers `/_tx/stats.json` and `/_tx/metrics` (Prometheus). Mount it above the rest.
+   * Answers `/_tx`, a page for people, `/_tx/stats.json` and `/_tx/metrics` (Prometheus). Mount it above the rest.
    * @throws MISCONFIGURED under NODE_ENV=production without `allow`
    */
   metrics(options?: MetricsOptions<ExpressRequest>): ExpressHandler
@@ -53,7 +53,7 @@ export interface SessionTx extends Omit<Carried, 'run'> {
  * app.use(sessionTx({ pool: mysql.createPool({ uri }) }))
  */
 export function sessionTx(options: SessionTxOptions = {}, environment?: Environment): SessionTx {
-  const { setup, recorder, carried } = assemble<[req: ExpressRequest, res: ExpressResponse]>(
+  const { setup, metrics, carried } = assemble<[req: ExpressRequest, res: ExpressResponse]>(
     options,
     environment,
   )
@@ -63,7 +63,7 @@ export function sessionTx(options: SessionTxOptions = {}, environment?: Environm
       return expressTransactional(setup, handler, route)
     },
     metrics: (metricsOptions: MetricsOptions<ExpressRequest> = {}) =>
-      expressEndpoint(createEndpoint(metricsOptions, recorder, process.env['NODE_ENV'])),
+      expressEndpoint(createEndpoint(metricsOptions, metrics, process.env['NODE_ENV'])),
   }) as SessionTx
 }
 

@@ -53,7 +53,7 @@ export interface SessionTx extends Omit<Carried, 'run'> {
    */
   transactional(handler: KoaMiddleware, options?: RouteOptions): KoaMiddleware
   /**
-   * Answers `/_tx/stats.json` and `/_tx/metrics` (Prometheus). Mount it above the rest.
+   * Answers `/_tx`, a page for people, `/_tx/stats.json` and `/_tx/metrics` (Prometheus). Mount it above the rest.
    * @throws MISCONFIGURED under NODE_ENV=production without `allow`
    */
   metrics(options?: MetricsOptions<KoaContext>): KoaMiddleware
@@ -70,14 +70,14 @@ export interface SessionTx extends Omit<Carried, 'run'> {
  * app.use(sessionTx({ pool: mysql.createPool({ uri }) }))
  */
 export function sessionTx(options: SessionTxOptions<KoaContext> = {}, environment?: Environment): SessionTx {
-  const { setup, recorder, carried } = assemble<[ctx: KoaContext]>(options, environment)
+  const { setup, metrics, carried } = assemble<[ctx: KoaContext]>(options, environment)
   return Object.assign(koaMiddleware(setup), carried, {
     transactional: (handler: KoaMiddleware, route: RouteOptions = {}) => {
       checkRoute(handler, route)
       return koaTransactional(setup, handler, route)
     },
     metrics: (metricsOptions: MetricsOptions<KoaContext> = {}) =>
-      koaEndpoint(createEndpoint(metricsOptions, recorder, process.env['NODE_ENV'])),
+      koaEndpoint(createEndpoint(metricsOptions, metrics, process.env['NODE_ENV'])),
   }) as SessionTx
 }
 

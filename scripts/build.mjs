@@ -30,6 +30,10 @@ export function build() {
     await compile('tsconfig.esm.json', join(out, 'esm'))
     await compile('tsconfig.cjs.json', join(out, 'cjs'))
     writeFileSync(join(out, 'cjs/package.json'), '{ "type": "commonjs" }\n')
+    nameAsOthers(join(out, 'cjs'))
+    // What browsers load is served as it is.
+    for (const format of ['esm', 'cjs'])
+      cpSync('lib/metrics/page/browser', join(out, format, 'metrics/page/browser'), { recursive: true })
   })
 }
 
@@ -57,6 +61,12 @@ const compile = (project, outDir) =>
   runQuietly(process.execPath, [tsc, '-p', project, '--outDir', outDir], {
     failure: `tsc -p ${project} failed`,
   })
+
+/** `here.commonjs.js` → `here.js`: imports name the file that both formats have. */
+function nameAsOthers(folder) {
+  for (const file of walk(folder).filter(name => name.includes('.commonjs.')))
+    renameSync(file, file.replace('.commonjs.', '.'))
+}
 
 /** Fills `target` by calling `fill(folder)`, if anything in `inputs` has changed since it was filled last. */
 async function whenChanged(target, inputs, fill) {

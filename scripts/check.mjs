@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { build } from './build.mjs'
+import { checkAlerts } from './promtool.mjs'
 import { Sentence, Stopped, run, say, throwIfStopped } from './processes.mjs'
 
 const node =
@@ -29,6 +30,8 @@ const steps = {
   publint: bin('publint/src/cli.js', '--strict'),
   // Not node10: that resolution knows no "exports", and no Node since 12 uses it.
   attw: bin('@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16'),
+  // After the build: it lints what the built package says of itself.
+  alerts: checkAlerts,
 }
 
 export async function check() {

@@ -59,12 +59,18 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
  * Runs a command in the foreground and resolves to its exit code (128 + n when signal n ended it).
  *
  * @param options.env added to our own environment; undefined removes a variable
+ * @param options.timeoutMs after which it is killed
  * @param options.onSpawn gets the child, for a caller that watches it
  */
-export function run(command, args, { env = {}, stdio = 'inherit', onSpawn } = {}) {
+export function run(command, args, { env = {}, stdio = 'inherit', timeoutMs, onSpawn } = {}) {
   throwIfStopped()
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio, env: mergedEnv(env) })
+    const child = spawn(command, args, {
+      stdio,
+      env: mergedEnv(env),
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
+    })
     children.add(child)
     onSpawn?.(child)
     child.once('error', error => {

@@ -5,6 +5,7 @@
 
 import { parseArgs } from 'node:util'
 import { build, buildApps } from './build.mjs'
+import { useChromium } from './chromium.mjs'
 import { check } from './check.mjs'
 import { stopDatabase, useDatabase, useGalera } from './database.mjs'
 import { install } from './install.mjs'
@@ -29,7 +30,7 @@ const commands = {
   },
   async test(args) {
     await setUp({ database: true })
-    return test(args)
+    return test(args, await browser())
   },
   /** Random faults under load: `npm run test:faults -- --faults 500 --seed 42`. */
   async 'test-faults'(args) {
@@ -50,7 +51,7 @@ const commands = {
     const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
     if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest')
     await setUp({ apps: true, database: true })
-    return run(command, rest)
+    return run(command, rest, { env: (await useChromium()) ?? {} })
   },
   /**
    * The same with three nodes of a Galera cluster: the first is MYSQL_URL, all of them are MYSQL_NODES. What the command
@@ -81,6 +82,20 @@ function faultsOf(args) {
       throw new Sentence(`--${name} must be a whole number, got '${String(value)}'`)
   }
   return { FAULTS: values.faults, FAULT_SEED: values.seed, NODE_ENV: 'test' }
+}
+
+/** What test() hears of the browser: its environment, or a sentence; a failure only where there must be one. */
+async function browser() {
+  try {
+    const env = await useChromium()
+    if (env === undefined)
+      say('no Chromium found: the tests in test/browser do not run (install chromium, or set CHROMIUM_PATH)')
+    return { env: env ?? {}, works: true }
+  } catch (error) {
+    if (!(error instanceof Sentence)) throw error
+    say(`${error.message}\nthe tests in test/browser do not run: that counts as one failure`)
+    return { env: { CHROMIUM_PATH: undefined }, works: false }
+  }
 }
 
 /** Everything a command stands on; what is there already costs a few milliseconds. */

@@ -9,7 +9,8 @@ import { Sentence, run, say } from './processes.mjs'
 /** How long jest may stay after its last test: whoever keeps it alive has left a handle open. */
 const lingerMsMax = 15_000
 
-export async function test(args) {
+/** @param browser.env for tests in a browser; @param browser.works false: there should be one, and is not */
+export async function test(args, browser) {
   const built = await tryToBuild()
   const folder = mkdtempSync(join(tmpdir(), 'session-tx-test-'))
   const file = join(folder, 'count.json')
@@ -27,10 +28,10 @@ export async function test(args) {
           child.kill('SIGKILL')
         }, lingerMsMax)
       })
-    const env = { COUNT_FILE: file, NODE_ENV: 'test' }
+    const env = { ...browser.env, COUNT_FILE: file, NODE_ENV: 'test' }
     const code = await run(process.execPath, ['node_modules/jest/bin/jest.js', ...args], { env, onSpawn })
     const { passed, failed } = read(file)
-    const others = [built, !lingered].filter(good => !good).length
+    const others = [built, !lingered, browser.works].filter(good => !good).length
     if (!built) say('something does not compile (see above): that counts as one failure')
     process.stdout.write(`${passed} passed, ${failed + others} failed\n`)
     return code === 0 && others > 0 ? 1 : code

@@ -6,7 +6,10 @@ import * as rules from './support/architecture.js'
 import { type Sources, readSources } from './support/source-file.js'
 
 const root = resolve(__dirname, '..')
-const lib = readSources(resolve(root, 'lib'))
+const everything = readSources(resolve(root, 'lib'))
+/** `a.commonjs.ts` is compiled in the place of `a.ts` for one of the two builds: nobody imports it by its name. */
+const isTwin = (file: string): boolean => file.endsWith('.commonjs.ts')
+const lib: Sources = new Map([...everything].filter(([file]) => !isTwin(file)))
 const tests = readSources(resolve(root, 'test'), resolve(root, 'lib'))
 const entries = ['index.ts', 'express.ts', 'testing/index.ts', 'cli/bin.ts']
 const linesMax = 400
@@ -25,6 +28,14 @@ describe('lib/', () => {
   const used = new Set<string>()
 
   test('every file opens with a sentence that says what it is', () => none(rules.missingHeaders(lib)))
+  test('what is there twice exports the same for both builds', () => {
+    for (const twin of [...everything.keys()].filter(isTwin)) {
+      const [own, other] = [twin, twin.replace('.commonjs', '')].map(file => everything.get(file) ?? '')
+      const exported = (text = ''): string[] => text.match(/^export .*?(?= =)/gm) ?? []
+      expect(exported(own)).toEqual(exported(other))
+      expect(exported(own)).not.toEqual([])
+    }
+  })
   test('every file has a rank', () => none(rules.unranked(lib)))
   test('imports point into the own folder or down', () => none(rules.upwardImports(lib, exempt, used)))
   test('every import leads to a file', () => none(rules.brokenImports(lib)))

@@ -6,17 +6,19 @@
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
 import { attachError, conflictError, isSessionTxError, type SessionTxError } from '../errors.js'
-import type { EscapeReason, EventPayloads, NotRerunnableReason, TransactionFacts } from '../events.js'
+import type { EscapeReason, EventPayloads, NotRerunnableReason } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
 import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
-import type { Outcome, Settled } from '../transaction/two-phase-commit.js'
+import type { Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt } from './attempt.js'
 import { recognise } from './conflicts.js'
 import { boxed, type Failure } from './failure.js'
 import type { JointParts, JointRequest } from './request.js'
+import { RequestEvents, type RollbackReason } from './request-events.js'
 import { expectedTicketKeys, noteLost, noteWon } from './route-heat.js'
 import { givenWay, lostParts, ticketKeysOf } from './ticket-keys.js'
+import type { Trace } from './tracing.js'
 
 /**
  * Runs `request.work` until it commits, or until it is clear that it will not.
@@ -36,38 +38,34 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
     throw error
   } finally {
     life.interrupt.end()
+    life.traced()
     request.ended?.()
     ended()
   }
 }
 
 const NONE: readonly string[] = Object.freeze([])
-const FIRST = Object.freeze({ attempt: 1 })
-
-type RollbackReason = EventPayloads['rollback']['reason']
 
 /** One request over all its attempts. */
 class Life<T> implements RetryRequest<T> {
   readonly interrupt: Interrupt
   readonly #request: JointRequest<T>
   readonly #parts: JointParts
-  readonly #startedAt: number
   #id: string | undefined
   #knewSession = false
   readonly #deathsBefore: number
+  readonly #trace: Trace | undefined
   #lastOrder: AttemptOrder | undefined
-  /** An effect that cannot be rolled back: another attempt would have it twice. */
-  #escape: EscapeReason | undefined
-  /** The event that says how the request ended has been told. */
-  #told = false
+  readonly #told: RequestEvents
 
   constructor(request: JointRequest<T>, parts: JointParts) {
     const { clock } = parts.environment
     this.#request = request
     this.#parts = parts
-    this.#startedAt = clock.now()
+    this.#trace = parts.tracing?.begin()
     this.#deathsBefore = parts.tombstones.deaths
-    const { watchClient } = request
+    const { watchClient, route } = request
+    this.#told = new RequestEvents({ events: parts.events, clock, id: this.#idOf, route })
     this.interrupt = new Interrupt({
       clock,
       deadlineMs: parts.deadlineMs,
@@ -83,15 +81,20 @@ class Life<T> implements RetryRequest<T> {
   readonly #idOf = (): string => this.id
 
   notRerunnable(): NotRerunnableReason | undefined {
-    return this.#escape ?? this.#request.notRerunnable()
+    return this.#told.escape ?? this.#request.notRerunnable()
   }
 
   expectedTicketKeys(): readonly string[] {
     return expectedTicketKeys(this.#request, this.#parts.heat, this.#isNeverRunAgain)
   }
 
+  attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
+    if (this.#trace === undefined) return this.#attempt(order)
+    return this.#trace.attempt(order.attempt, () => this.#attempt(order))
+  }
+
   /** The life of a request, as far as one attempt goes. */
-  async attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
+  async #attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
     const { clock } = this.#parts.environment
     const startedAt = clock.now()
     this.#lastOrder = order
@@ -156,13 +159,12 @@ class Life<T> implements RetryRequest<T> {
     const outcome = await transaction.commit()
     attempt.close()
     if (outcome.kind === 'unknown') {
-      this.#told = true
-      this.#parts.events.emit('unknown', this.#lasted(order))
-      this.#tellSettled(order, outcome, false)
+      this.#told.unknown(order.attempt)
+      this.#told.settled(order.attempt, outcome, false)
       if (outcome.settling !== undefined) this.#settleLater(order, attempt, outcome.settling)
       return { kind: 'failed', error: outcome.error }
     }
-    this.#tellSettled(order, outcome, false)
+    this.#told.settled(order.attempt, outcome, false)
     if (outcome.kind === 'rolledBack') {
       await this.#hooksAfterRollback(attempt)
       conflict = this.#lostRace(attempt, outcome)
@@ -172,12 +174,11 @@ class Life<T> implements RetryRequest<T> {
     }
 
     // Both sides are stored, and nothing fails the request any more. (A handler's error may be its answer all the same.)
-    this.#tellCommit(order, attempt, clock.now() - commitStart, outcome.lateErrors)
+    this.#afterCommit(order, attempt, clock.now() - commitStart, outcome.lateErrors)
     return failure === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...failure }
   }
 
   #begin(order: AttemptOrder): JointAttempt {
-    const { events } = this.#parts
     const neverAgain = this.#isNeverRunAgain
     const attempt = new JointAttempt({
       parts: this.#parts,
@@ -191,7 +192,7 @@ class Life<T> implements RetryRequest<T> {
       life: this,
     })
     this.#request.begun(attempt)
-    if (events.hears('begin')) events.emit('begin', this.#facts(order.attempt))
+    this.#told.begin(order.attempt)
     return attempt
   }
 
@@ -291,7 +292,7 @@ class Life<T> implements RetryRequest<T> {
     const { transaction } = attempt
     const follow = async (): Promise<void> => {
       const settled = await settling
-      this.#tellSettled(order, settled, true)
+      this.#told.settled(order.attempt, settled, true)
       if (settled.kind === 'committed') {
         for (const error of settled.lateErrors) hooks.failed(transaction, this.#request, 'install', error)
         void hooks.afterCommit(transaction, this.#request)
@@ -313,55 +314,16 @@ class Life<T> implements RetryRequest<T> {
     return { kind: 'conflict', error, ticketKeys, attemptMs }
   }
 
-  // ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
-
-  onConflict(
-    error: SessionTxError,
-    order: AttemptOrder,
-    attemptMs: number,
-    refusal: SessionTxError | undefined,
-  ): void {
-    const conflict = error.conflict ?? { kind: 'requested', store: 'application' }
-    const decision = refusal?.code ?? 'rerun'
-    this.#parts.events.emit('conflict', { ...this.#facts(order.attempt), conflict, attemptMs, decision })
-  }
-
-  #tellSettled(order: AttemptOrder, { kind, doubtMs }: Outcome | Settled, late: boolean): void {
-    if (doubtMs === undefined) return
-    const outcome = kind
-    this.#parts.events.emit('settled', { ...this.#facts(order.attempt), outcome, doubtMs, late })
-  }
-
-  onRerun(attempt: number, waitMs: number, waitedFor: EventPayloads['rerun']['waitedFor']): void {
-    this.#parts.events.emit('rerun', { ...this.#facts(attempt), waitMs, waitedFor })
-  }
-
-  /** Told once, though it shows several times: when it is written, and when it is not rolled back. */
-  escaped(attempt: number, reason: EscapeReason, table: string | undefined): void {
-    if (this.#escape === reason) return
-    const { events } = this.#parts
-    events.emit('escaped', { ...this.#facts(attempt), reason, ...(table === undefined ? {} : { table }) })
-    if (this.#escape === undefined) events.emit('notRerunnable', { route: this.#request.route(), reason })
-    this.#escape = reason
-  }
-
-  /** The deadline is a refusal, told as such when the request ends. */
-  #tellRollback(order: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
-    const { reason: deadline } = this.interrupt
-    if (deadline !== undefined && failure?.error === deadline) return
-    this.#told = true
-    this.#parts.events.emit('rollback', { ...this.#lasted(order), reason })
-  }
-
-  #tellCommit(
+  /** The cookie, and who wanted to hear of it. */
+  #afterCommit(
     order: AttemptOrder,
     attempt: JointAttempt,
     tookMs: number,
     lateErrors: readonly unknown[],
   ): void {
-    const { events, hooks } = this.#parts
+    const { hooks } = this.#parts
     const { transaction, usedSession } = attempt
-    this.#told = true
+    this.#told.committing()
     try {
       this.#request.committed(attempt)
     } catch (error) {
@@ -369,32 +331,45 @@ class Life<T> implements RetryRequest<T> {
     }
     noteWon(this.#request, this.#parts.heat, order)
     const commitMs = transaction.isEmpty ? undefined : tookMs
-    const { id, route, attempt: number, durationMs } = this.#lasted(order)
-    // Spelled out: the same by `...` takes 3.6 µs, and this is told of every request.
-    const resolved = usedSession?.resource.resolved ?? NONE
-    events.emit('commit', { id, route, attempt: number, durationMs, commitMs, resolved })
+    this.#told.committed(order.attempt, commitMs, usedSession?.resource.resolved ?? NONE)
     for (const error of lateErrors) hooks.failed(transaction, this.#request, 'install', error)
     const hooksEnd = hooks.afterCommit(transaction, this.#request)
     if (hooksEnd !== undefined) this.#request.hooksBegun?.(hooksEnd)
   }
 
-  refused(error: unknown): void {
-    if (this.#told || !isSessionTxError(error)) return
-    const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
-    const reason = cannot ? this.notRerunnable() : undefined
-    const notRerunnable = reason === undefined ? {} : { notRerunnable: reason }
-    this.#parts.events.emit('refused', {
-      ...this.#lasted(this.#lastOrder ?? FIRST),
-      code: error.code,
-      ...notRerunnable,
-    })
+  // ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  onConflict(
+    error: SessionTxError,
+    { attempt }: AttemptOrder,
+    attemptMs: number,
+    refusal: SessionTxError | undefined,
+  ): void {
+    this.#told.conflict(attempt, error, attemptMs, refusal)
   }
 
-  #facts(attempt: number): TransactionFacts {
-    return { id: this.id, route: this.#request.route(), attempt }
+  onRerun(attempt: number, waitMs: number, waitedFor: EventPayloads['rerun']['waitedFor']): void {
+    this.#told.rerun(attempt, waitMs, waitedFor)
   }
-  #lasted({ attempt }: Pick<AttemptOrder, 'attempt'>): TransactionFacts & { readonly durationMs: number } {
-    const durationMs = this.#parts.environment.clock.now() - this.#startedAt
-    return { id: this.id, route: this.#request.route(), attempt, durationMs }
+
+  escaped(attempt: number, reason: EscapeReason, table: string | undefined): void {
+    this.#told.escaped(attempt, reason, table)
+  }
+
+  /** The deadline is a refusal, told as such when the request ends. */
+  #tellRollback({ attempt }: AttemptOrder, failure: Failure | undefined, reason: RollbackReason): void {
+    const { reason: deadline } = this.interrupt
+    if (deadline !== undefined && failure?.error === deadline) return
+    this.#told.rolledBack(attempt, reason)
+  }
+
+  refused(error: unknown): void {
+    if (this.#told.ending !== undefined || !isSessionTxError(error)) return
+    const cannot = error.code === 'NOT_RERUNNABLE' || error.code === 'RESPONSE_STARTED'
+    this.#told.refused(this.#lastOrder?.attempt ?? 1, error, cannot ? this.notRerunnable() : undefined)
+  }
+
+  traced(): void {
+    this.#trace?.end(this.#told.ending, this.#request.route(), this.#lastOrder?.attempt ?? 0)
   }
 }

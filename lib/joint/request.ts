@@ -22,6 +22,7 @@ import type { ConflictOptions } from './conflicts.js'
 import type { HookRunner } from './hook-runner.js'
 import type { Tombstones } from './tombstones.js'
 import type { Tx } from './tx.js'
+import type { Tracing } from './tracing.js'
 
 export type Isolation = 'read committed' | 'repeatable read' | 'snapshot' | 'serializable'
 
@@ -54,6 +55,8 @@ export interface JointParts {
   readonly clientGone: 'finish' | 'rollback'
   readonly deadlineMs: number
   readonly nextId: () => string
+  /** Undefined: nobody traces. */
+  readonly tracing: Tracing | undefined
 }
 
 /** What is particular to one request. */

@@ -1,11 +1,17 @@
 /**
  * Answers who asks for metrics, or says that the request is not for us. Framework-neutral: a request comes in
- * as five plain fields, an answer goes out as four. Opens no transaction and reads no session, so looking
+ * as plain fields, an answer goes out as plain fields. Opens no transaction and reads no session, so looking
  * works while everything else conflicts. Knows nothing of Koa, Express or sockets.
  */
+import type { Readable } from 'node:stream'
 import { closest } from 'fastest-levenshtein'
 import { SessionTxError } from '../errors.js'
+import type { Clock } from '../transaction/clock.js'
+import type { Board } from './board/board.js'
 import { type Headers, isLocalRequest } from './local-only.js'
+import { ASSET_NAMES, asset } from './page/assets.js'
+import { LiveStreams } from './page/live-streams.js'
+import { Page, viewOf } from './page/page.js'
 import { createPrometheus } from './prometheus.js'
 import type { Recorder } from './recorder.js'
 
@@ -23,22 +29,35 @@ export interface EndpointRequest<Context> {
   readonly method: string
   /** Path of the URL, undecoded, without the query. */
   readonly path: string
+  /** What follows the question mark in the URL; empty without one. */
+  readonly query: string
   /** Address of the socket itself, whatever a proxy says; undefined for a unix socket. */
   readonly remoteAddress: string | undefined
   /** Names in lower case, as Node gives them. */
   readonly headers: Headers
+  /** False when the server has stopped listening: nothing is kept open then. */
+  readonly isServing: () => boolean
   /** Handed to `allow`. */
   readonly context: Context
 }
 
 export interface EndpointResponse {
-  readonly status: 200 | 404 | 405
+  readonly status: 200 | 404 | 405 | 503
   /** For `Content-Type`. */
   readonly type: string
   /** Headers besides `Content-Type`. */
   readonly headers: Readonly<Record<string, string>>
   /** The same for HEAD as for GET; the server leaves it out. */
   readonly body: string
+  /** In the place of `body`: an answer that goes on. Never for HEAD. */
+  readonly stream?: Readable | undefined
+}
+
+/** What is looked at. */
+export interface MetricsSources {
+  readonly recorder: Recorder
+  readonly board: Board
+  readonly clock: Clock
 }
 
 /** undefined, at once and never as a promise: the request is not for us. */
@@ -50,9 +69,9 @@ const TEXT = 'text/plain; charset=utf-8'
 const HEADERS = Object.freeze({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' })
 
 /**
- * The addresses `path`, `path/stats.json` and `path/metrics`, for GET and HEAD (405 otherwise). Who may not
- * look gets the 404 of an address that does not exist, whatever the method: a 403 would tell a stranger what
- * runs here.
+ * The addresses `path`, `path/stats.json`, `path/metrics`, and what the page loads, for GET and HEAD (405 otherwise). Who
+ * may not look gets the 404 of an address that does not exist, whatever the method: a 403 would tell a stranger what runs
+ * here.
  *
  * @param nodeEnv the value of NODE_ENV
  * @throws MISCONFIGURED unknown or bad option; no `allow` although NODE_ENV is `production`
@@ -61,20 +80,41 @@ const HEADERS = Object.freeze({ 'Cache-Control': 'no-store', 'X-Content-Type-Opt
  */
 export function createEndpoint<Context>(
   options: MetricsOptions<Context>,
-  recorder: Recorder,
+  { recorder, board, clock }: MetricsSources,
   nodeEnv: string | undefined,
 ): Endpoint<Context> {
   checkMetricsOptions(options, nodeEnv)
   const { path = DEFAULT_PATH } = options
   const mayLook = gatekeeper(options.allow)
   const prometheus = createPrometheus(recorder)
+  const page = new Page(recorder, board)
+  const streams = new LiveStreams(clock)
 
-  const index = (): EndpointResponse => ok(TEXT, indexText(path))
-  const addresses = new Map<string, () => EndpointResponse | Promise<EndpointResponse>>([
-    [path, index],
-    [`${path}/`, index],
+  const document: Address = ({ path: asked, query }) => {
+    // Relative, because a mount path or a proxy may stand before what we see.
+    const base = asked.endsWith('/') ? '' : `${path.slice(path.lastIndexOf('/') + 1)}/`
+    return ok('text/html; charset=utf-8', page.document(viewOf(query), base), PAGE_HEADERS)
+  }
+  const live: Address = ({ method, query, isServing, headers }) => {
+    const answer = ok('text/event-stream; charset=utf-8', '', streamHeaders(headers))
+    if (method === 'HEAD') return answer
+    const view = viewOf(query)
+    const stream = streams.open(() => page.live(view), isServing)
+    return stream === undefined ? BUSY : { ...answer, stream }
+  }
+  const addresses = new Map<string, Address>([
+    [path, document],
+    [`${path}/`, document],
+    [`${path}/live`, live],
     [`${path}/stats.json`, () => ok('application/json; charset=utf-8', JSON.stringify(recorder.stats()))],
     [`${path}/metrics`, async () => ok(prometheus.contentType, await prometheus.text())],
+    ...ASSET_NAMES.map((name): [string, Address] => [
+      `${path}/${name}`,
+      () => {
+        const { type, body } = asset(name)
+        return ok(type, body)
+      },
+    ]),
   ])
 
   return request => {
@@ -83,12 +123,13 @@ export function createEndpoint<Context>(
   }
 }
 
+type Address = (request: EndpointRequest<unknown>) => EndpointResponse | Promise<EndpointResponse>
 type MayLook<Context> = (request: EndpointRequest<Context>) => boolean | Promise<boolean>
 
 async function respond<Context>(
   request: EndpointRequest<Context>,
   mayLook: MayLook<Context>,
-  answer: () => EndpointResponse | Promise<EndpointResponse>,
+  answer: Address,
 ): Promise<EndpointResponse> {
   // Access before method: a 405 would reveal the address as well as a 403.
   if (!(await mayLook(request))) return { status: 404, type: TEXT, headers: HEADERS, body: 'Not Found' }
@@ -100,7 +141,28 @@ async function respond<Context>(
       body: 'Method Not Allowed',
     }
   }
-  return answer()
+  return answer(request)
+}
+
+/** The page loads what is served here and nothing else, and nobody may frame it. */
+const PAGE_HEADERS = Object.freeze({
+  ...HEADERS,
+  'Content-Security-Policy':
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+  'Referrer-Policy': 'no-referrer',
+})
+
+const BUSY: EndpointResponse = Object.freeze({
+  status: 503,
+  type: TEXT,
+  headers: { ...HEADERS, 'Retry-After': '5' },
+  body: 'Too many pages are live; this one reloads',
+})
+
+/** No compression and no proxy may hold an event back. HTTP/2 knows no `Connection`. */
+function streamHeaders(asked: Headers): Readonly<Record<string, string>> {
+  const headers = { ...HEADERS, 'Cache-Control': 'no-store, no-transform', 'X-Accel-Buffering': 'no' }
+  return asked[':authority'] === undefined ? { ...headers, Connection: 'close' } : headers
 }
 
 function gatekeeper<Context>(allow: MetricsOptions<Context>['allow']): MayLook<Context> {
@@ -147,12 +209,12 @@ function checkMetricsOptions(options: unknown, nodeEnv: string | undefined): voi
   }
 }
 
-function indexText(path: string): string {
-  return `session-tx\n\n${path}/stats.json  what happened, as JSON\n${path}/metrics     the same, for Prometheus\n`
-}
-
-function ok(type: string, body: string): EndpointResponse {
-  return { status: 200, type, headers: HEADERS, body }
+function ok(
+  type: string,
+  body: string,
+  headers: Readonly<Record<string, string>> = HEADERS,
+): EndpointResponse {
+  return { status: 200, type, headers, body }
 }
 
 function nameOf(error: unknown): string {

@@ -34,6 +34,8 @@ export interface Gauges {
 
 const RECENT_MAX = 200
 const ATTEMPTS_MAX = 1000
+/** A request that ends while it waits, by its deadline or its client, may leave its entry: bounded all the same. */
+const WAITING_MAX = 10_000
 /**
  * The same length as `ConflictDetails.session` promises; cut here, too, because a metric outlives a mistake.
  */
@@ -46,7 +48,7 @@ const COMMIT_SECONDS_BOUNDS = Object.freeze([
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ])
 
-type KeptConflict = Omit<RecentConflict, 'time'> & { readonly at: number }
+type KeptConflict = Omit<RecentConflict, 'time' | 'waitMs'> & { readonly at: number; waitMs?: number }
 
 export class Recorder {
   readonly #clock: Clock
@@ -61,6 +63,8 @@ export class Recorder {
   readonly #byTable = new CappedCounts()
   readonly #byRoute = new CappedCounts()
   readonly #recent = new Recent<KeptConflict>(RECENT_MAX)
+  /** Conflicts whose request has not run again yet, by transaction. */
+  readonly #waiting = new Map<string, KeptConflict>()
   #wastedMs = 0
   readonly #resolved = new CappedCounts()
   #retried = 0
@@ -94,12 +98,16 @@ export class Recorder {
       hub.on('unknown', facts => this.#ended('unknown', facts.attempt)),
       hub.on('refused', facts => {
         this.#ended('refused', facts.attempt)
+        this.#waiting.delete(facts.id)
         this.#refused.add(facts.code)
         if (facts.code === 'RETRIES_EXHAUSTED') this.#exhausted++
       }),
       hub.on('conflict', facts => this.#lost(facts)),
-      hub.on('rerun', () => {
+      hub.on('rerun', facts => {
         this.#retried++
+        const conflict = this.#waiting.get(facts.id)
+        if (conflict !== undefined) conflict.waitMs = facts.waitMs
+        this.#waiting.delete(facts.id)
       }),
       hub.on('notRerunnable', facts => this.#notRerunnable.add(facts.reason)),
       hub.on('stray', facts => {
@@ -211,7 +219,7 @@ export class Recorder {
     if (variable !== undefined) this.#byVariable.add(variable)
     if (table !== undefined) this.#byTable.add(table)
     // Copied by name: what an own resource adds to its details (a value, perhaps) must not be kept or shown.
-    this.#recent.add({
+    const kept: KeptConflict = {
       at: this.#clock.wallNow(),
       route: boundedName(facts.route),
       attempt: facts.attempt,
@@ -224,7 +232,9 @@ export class Recorder {
       ...(foundVersion !== undefined && { foundVersion }),
       ...(winner !== undefined && { winner: boundedName(winner) }),
       decision: facts.decision,
-    })
+    }
+    this.#recent.add(kept)
+    if (facts.decision === 'rerun' && this.#waiting.size < WAITING_MAX) this.#waiting.set(facts.id, kept)
   }
 
   #commitTimes(): CommitTimes {

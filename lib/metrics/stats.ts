@@ -35,6 +35,8 @@ export interface RecentConflict {
   /** Route of the transaction that committed first, where it is known. */
   readonly winner?: string
   readonly decision: ConflictDecision
+  /** How long the request waited before it ran again; absent until then. */
+  readonly waitMs?: number
 }
 
 /** Time from the verdict to the decision of every resource, in milliseconds; all 0 while `count` is 0. */

@@ -382,6 +382,7 @@ describe('one run of each outcome moves exactly its counters', () => {
       variable: 'visits',
       baseVersion: 1,
       foundVersion: 2,
+      waitMs: expect.any(Number) as number,
       winner: '/fast/:id',
       decision: 'rerun',
     })

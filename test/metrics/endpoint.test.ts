@@ -6,6 +6,9 @@ import {
   type MetricsOptions,
 } from '../../lib/metrics/endpoint.js'
 import { isSessionTxError } from '../../lib/errors.js'
+import { Board } from '../../lib/metrics/board/board.js'
+import { STREAMS_MAX } from '../../lib/metrics/page/live-streams.js'
+import { FakeClock } from '../support/clock.js'
 import { recording } from './events.js'
 import { readExposition } from './exposition.js'
 
@@ -14,13 +17,22 @@ type Context = { readonly user?: string }
 const local: EndpointRequest<Context> = {
   method: 'GET',
   path: '/_tx/stats.json',
+  query: '',
+  isServing: () => true,
   remoteAddress: '127.0.0.1',
   headers: { host: 'localhost:3000' },
   context: {},
 }
 
 function endpoint(options: MetricsOptions<Context> = {}, nodeEnv?: string) {
-  return createEndpoint(options, recording().recorder, nodeEnv)
+  return createEndpoint(options, sources(), nodeEnv)
+}
+
+/** What an endpoint looks at, and a way to make something happen in it. */
+function sources() {
+  const { hub, recorder, happens } = recording()
+  const clock = new FakeClock()
+  return { recorder, clock, board: new Board(hub, clock), happens }
 }
 
 async function status(request: Partial<EndpointRequest<Context>>, options?: MetricsOptions<Context>) {
@@ -29,10 +41,11 @@ async function status(request: Partial<EndpointRequest<Context>>, options?: Metr
 
 describe('the addresses', () => {
   test('stats.json gives stats()', async () => {
-    const { recorder, happens } = recording()
+    const seen = sources()
+    const { recorder, happens } = seen
     happens('commit', { commitMs: 3 })
     happens('conflict')
-    const answer = await createEndpoint({}, recorder, undefined)(local)
+    const answer = await createEndpoint({}, seen, undefined)(local)
     expect(answer).toMatchObject({ status: 200, type: 'application/json; charset=utf-8' })
     expect(JSON.parse(answer?.body ?? '')).toEqual(recorder.stats())
   })
@@ -43,11 +56,27 @@ describe('the addresses', () => {
     expect(readExposition(answer?.body ?? '').size).toBeGreaterThan(10)
   })
 
-  test.each(['/_tx', '/_tx/'])('%s names the two others', async path => {
+  test.each([
+    ['/_tx', '_tx/'],
+    ['/_tx/', ''],
+  ])('%s is a page whose files are beside it: %j', async (path, base) => {
     const answer = await endpoint()({ ...local, path })
-    expect(answer).toMatchObject({ status: 200, type: 'text/plain; charset=utf-8' })
-    expect(answer?.body).toContain('/_tx/stats.json')
-    expect(answer?.body).toContain('/_tx/metrics')
+    expect(answer).toMatchObject({ status: 200, type: 'text/html; charset=utf-8' })
+    for (const name of ['page.css', 'page.js', 'uplot.css', 'uplot.js', 'stats.json', 'metrics', 'live'])
+      expect(answer?.body).toContain(`"${base}${name}"`)
+  })
+
+  test('the page may load what is served here and nothing else', async () => {
+    const answer = await endpoint()({ ...local, path: '/_tx' })
+    expect(answer?.headers['Content-Security-Policy']).toMatch(/^default-src 'self';/)
+    expect(answer?.body).not.toMatch(/https?:|\/\/|<style|style="|\son\w+=/)
+  })
+
+  test.each(['page.css', 'page.js', 'uplot.css', 'uplot.js'])('%s is served from the package', async name => {
+    const answer = await endpoint()({ ...local, path: `/_tx/${name}` })
+    expect(answer?.status).toBe(200)
+    expect(answer?.type).toMatch(name.endsWith('css') ? /^text\/css/ : /^text\/javascript/)
+    expect(answer?.body.length).toBeGreaterThan(1000)
   })
 
   test.each(['/', '/_t', '/_txx', '/_tx/other', '/_tx/stats.json/', '//_tx', '/_TX', '/x/_tx', ''])(
@@ -61,7 +90,7 @@ describe('the addresses', () => {
     const options = { path: '/ops/session-tx' }
     expect(await status({ path: '/ops/session-tx/stats.json' }, options)).toBe(200)
     expect((await endpoint(options)({ ...local, path: '/ops/session-tx' }))?.body).toContain(
-      '/ops/session-tx/metrics',
+      '"session-tx/metrics"',
     )
     expect(endpoint(options)(local)).toBeUndefined()
   })
@@ -82,6 +111,69 @@ describe('the addresses', () => {
       await endpoint()({ ...local, remoteAddress: '10.0.0.1' }),
     ]
     for (const answer of answers) expect(answer?.headers['Cache-Control']).toBe('no-store')
+  })
+})
+
+describe('live', () => {
+  const live = { ...local, path: '/_tx/live' }
+
+  /** What has been sent so far: the parts of each event, by name. */
+  function events(answer: EndpointResponse | undefined): Record<string, string>[] {
+    const text = String(answer?.stream?.read() ?? '')
+    return [...text.matchAll(/^data: (.*)$/gm)].map(
+      ([, data]) => JSON.parse(data ?? '') as Record<string, string>,
+    )
+  }
+
+  test('sends every part at first, and each second what has changed', async () => {
+    const seen = sources()
+    const answer = await createEndpoint({}, seen, undefined)(live)
+    expect(answer).toMatchObject({ status: 200, type: 'text/event-stream; charset=utf-8' })
+    const [first] = events(answer)
+    expect(Object.keys(first ?? {})).toEqual(expect.arrayContaining(['figures', 'conflicts', 'charts']))
+    seen.happens('unknown', { route: '/pay' })
+    seen.clock.advance(1000)
+    const [second] = events(answer)
+    expect(second?.['doubts']).toContain('/pay')
+    expect(second).not.toHaveProperty('conflicts')
+    answer?.stream?.destroy()
+  })
+
+  test('no timer runs while nobody looks', async () => {
+    const seen = sources()
+    const answer = await createEndpoint({}, seen, undefined)(live)
+    expect(seen.clock.pending).toEqual([1000])
+    answer?.stream?.destroy()
+    await new Promise(setImmediate)
+    expect(seen.clock.pending).toEqual([])
+  })
+
+  test('ends when the server stops listening, so that looking keeps no server from closing', async () => {
+    const seen = sources()
+    let listening = true
+    const answer = await createEndpoint({}, seen, undefined)({ ...live, isServing: () => listening })
+    answer?.stream?.resume()
+    const ended = new Promise(resolve => answer?.stream?.once('end', resolve))
+    listening = false
+    seen.clock.advance(1000)
+    await ended
+  })
+
+  test(`is for ${STREAMS_MAX} pages at once; one more is told to reload`, async () => {
+    const mine = endpoint()
+    const all = await Promise.all(Array.from({ length: STREAMS_MAX }, async () => mine(live)))
+    expect((await mine(live))?.status).toBe(503)
+    all[0]?.stream?.destroy()
+    await new Promise(setImmediate)
+    const next = await mine(live)
+    expect(next?.status).toBe(200)
+    for (const answer of [...all, next]) answer?.stream?.destroy()
+  })
+
+  test('HEAD opens no stream', async () => {
+    const answer = await endpoint()({ ...live, method: 'HEAD' })
+    expect(answer).toMatchObject({ status: 200, type: 'text/event-stream; charset=utf-8' })
+    expect(answer?.stream).toBeUndefined()
   })
 })
 

@@ -1,4 +1,6 @@
 /** The Prometheus text: well-formed, in base units, equal to stats(), and nobody else's business. */
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { register } from 'prom-client'
 import { createPrometheus } from '../../lib/metrics/prometheus.js'
 import { recording } from './events.js'
@@ -14,6 +16,15 @@ test('the text is well-formed before anything happened, and after', async () => 
   const after = readExposition(await prometheus.text())
   expect([...after.keys()]).toEqual([...before.keys()])
   expect(prometheus.contentType).toBe('text/plain; version=0.0.4; charset=utf-8')
+})
+
+test('alert rules name metrics that there are', async () => {
+  const file = resolve(__dirname, '../../docs/observability/alerts.yml')
+  const families = readExposition(await createPrometheus(recording(gauges).recorder).text())
+  const expressions = readFileSync(file, 'utf8').replaceAll(/^ *description:.*$/gm, '')
+  const used = expressions.match(/sessiontx_\w+/g) ?? []
+  expect(used.length).toBeGreaterThan(8)
+  expect(used.filter(name => !families.has(name.replace(/_bucket$/, '')))).toEqual([])
 })
 
 test('every metric is named sessiontx_*, has a sentence, and is in base units', async () => {

@@ -35,8 +35,13 @@ export interface Served {
   readonly close: () => Promise<void>
 }
 
+export interface GentlyServed extends Served {
+  /** As a deployment does: waits for whoever is being answered. */
+  readonly closeGently: () => Promise<void>
+}
+
 /** Any request listener on a free port of the loopback interface. */
-export async function serve(listener: RequestListener): Promise<Served> {
+export async function serve(listener: RequestListener): Promise<GentlyServed> {
   const server = createServer(listener)
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
@@ -46,7 +51,8 @@ export async function serve(listener: RequestListener): Promise<Served> {
       server.close(() => resolve())
       server.closeAllConnections()
     })
-  return { url, client: () => new Client(url), close }
+  const closeGently = (): Promise<void> => new Promise(resolve => void server.close(() => resolve()))
+  return { url, client: () => new Client(url), close, closeGently }
 }
 
 export interface TxServed extends Served {

@@ -90,7 +90,7 @@ function exportsOf(item: ModuleItem): string[] {
   }
 }
 
-/** `import('…')`, as a call or in a type, anywhere in the file. */
+/** `import('…')`, as a call or in a type, and `….resolve('…')` of a package, anywhere in the file. */
 function nestedImports(node: unknown): { specifier: string; names: string[] }[] {
   if (typeof node !== 'object' || node === null) return []
   const inner = Object.values(node).flatMap(nestedImports)
@@ -100,8 +100,14 @@ function nestedImports(node: unknown): { specifier: string; names: string[] }[] 
 
 function specifierOf(node: Record<string, unknown>): string | undefined {
   if (node.type === 'TsImportType') return textOf(node.argument)
-  if (node.type !== 'CallExpression' || (node.callee as { type: string }).type !== 'Import') return undefined
-  return textOf((node.arguments as { expression: unknown }[])[0]?.expression)
+  if (node.type !== 'CallExpression') return undefined
+  const { type, property } = node.callee as { type: string; property?: { value?: unknown } }
+  const first = (node.arguments as { expression: { type?: string } }[])[0]?.expression
+  const specifier = first?.type === 'StringLiteral' ? textOf(first) : undefined
+  if (type === 'Import') return specifier
+  // A file that is served, not run: only what it says of packages matters.
+  const resolves = type === 'MemberExpression' && property?.value === 'resolve'
+  return resolves && specifier !== undefined && /^[a-z@]/.test(specifier) ? specifier : undefined
 }
 
 function textOf(node: unknown): string | undefined {
