@@ -6,6 +6,7 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
+import type { AnnouncedDecision } from '../transaction/announced-decision.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Savepoint } from '../transaction/transaction.js'
 import { Decision } from './commit-record/decision.js'
@@ -282,13 +283,21 @@ export class MysqlResource implements OnePhaseResource {
     this.#nested?.assertEnded()
   }
 
+  decides(): boolean {
+    return this.#lease !== undefined && this.#sent > 0 && this.#writes && !this.#setup.readOnly
+  }
+
+  /** For a session store whose intents name what decides; undefined if nothing was changed here. */
+  announce(): AnnouncedDecision | undefined {
+    return this.#lease === undefined || !this.decides() ? undefined : this.#decisionOn(this.#lease).announce()
+  }
+
   async commit(): Promise<void> {
     const lease = this.#lease
     this.#over = true
     if (lease === undefined) return
-    const reads = !this.#writes || this.#setup.readOnly
-    if (this.#sent > 0 && reads) return this.#endLater(lease)
-    if (this.#sent > 0) await this.#decide(lease)
+    if (this.decides()) await this.#decide(lease)
+    else if (this.#sent > 0) return this.#endLater(lease)
     this.#letGo()
   }
 
@@ -305,9 +314,9 @@ export class MysqlResource implements OnePhaseResource {
     })
   }
 
-  async #decide(lease: Lease): Promise<void> {
+  #decisionOn(lease: Lease): Decision {
     const { transaction, broker, recognise } = this.#setup
-    const decision = new Decision({
+    this.#decision ??= new Decision({
       lease,
       transactionId: transaction.id,
       record: broker.record,
@@ -316,7 +325,11 @@ export class MysqlResource implements OnePhaseResource {
       },
       recognise: error => recognise(error, lease.server.flavour, 'commit')?.conflict,
     })
-    this.#decision = decision
+    return this.#decision
+  }
+
+  async #decide(lease: Lease): Promise<void> {
+    const decision = this.#decisionOn(lease)
     try {
       await decision.carryOut()
     } catch (error) {
