@@ -30,7 +30,8 @@ import { destroySessionsOf, run, type RunOptions } from './run.js'
 import { memoryStore } from './store/memory.js'
 import { RetryBudget } from './transaction/budget.js'
 import { Heat } from './transaction/heat.js'
-import { type Environment, systemEnvironment } from './transaction/clock.js'
+import type { DecisionRecord } from './transaction/announced-decision.js'
+import { type Clock, type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
 import { TicketOffice } from './transaction/ticket.js'
 
@@ -75,12 +76,22 @@ export function assemble<Args extends unknown[]>(
   const { idleMs, absoluteMs, touchGranularityMs, sizeBytesMax, userVariable, cookie, cookieName } =
     options.session
 
-  const keepsRecord =
-    options.commitRecord === 'always' || (options.commitRecord === 'auto' && store.capability === 'staged')
+  const isStaged = store.capability === 'staged'
+  if (isStaged && options.commitRecord === 'off') {
+    const message = `\`commitRecord: 'off'\`: the ${store.name} store needs the record; leave the option out`
+    throw new SessionTxError('MISCONFIGURED', message)
+  }
+  const keepsRecord = options.commitRecord === 'always' || isStaged
   const database =
-    options.pool === undefined ? undefined : openDatabase(options, environment, events, keepsRecord)
+    options.pool === undefined
+      ? undefined
+      : openDatabase(options, environment, events, { keepsRecord, isStaged })
   const own = database && storeDatabase(database.broker(options.isolation), options.acquireMs)
-  store.start({ clock, events, idleMs, absoluteMs, touchGranularityMs, userVariable, database: own })
+  const decisions = isStaged ? database?.decisions : undefined
+  store.start({
+    ...{ clock, events, idleMs, absoluteMs, touchGranularityMs, userVariable, decisions },
+    database: own,
+  })
   warnOfMemory(store.name, events)
   warnOfEscapes(events)
   const tickets =
@@ -189,6 +200,7 @@ interface Database {
   readonly pool: CorePool
   readonly broker: (isolation: Isolation) => LeaseBroker
   readonly record: CommitRecord | undefined
+  readonly decisions: DecisionRecord | undefined
   close(): Promise<void>
 }
 
@@ -196,11 +208,16 @@ function openDatabase<Args extends unknown[]>(
   options: ResolvedOptions<Args>,
   environment: Environment,
   events: EventHub,
-  keepsRecord: boolean,
+  { keepsRecord, isStaged }: { readonly keepsRecord: boolean; readonly isStaged: boolean },
 ): Database {
   const pool = corePoolOf(options.pool)
   const { clock } = environment
-  const record = keepsRecord ? new CommitRecord({ pool, environment, events }) : undefined
+  const lend = async (): Promise<void> =>
+    (await broker(options.isolation).acquire(options.acquireMs)).release()
+  const always = options.commitRecord === 'always'
+  const record = keepsRecord
+    ? new CommitRecord({ pool, environment, events, always, isAsked: isStaged, lend })
+    : undefined
   const { lockWaitMs } = options
   const brokers = new Map<Isolation, LeaseBroker>()
   const broker = (isolation: Isolation): LeaseBroker => {
@@ -214,11 +231,25 @@ function openDatabase<Args extends unknown[]>(
     pool,
     broker,
     record,
+    decisions: record && decisionsOf(record, clock),
     close: async () => {
       unwatch()
       await Promise.all([...brokers.values()].map(one => one.close()))
       await record?.close()
     },
+  }
+}
+
+/** For a session store that names decisions, its own and those of other processes. */
+function decisionsOf(record: CommitRecord, clock: Clock): DecisionRecord {
+  return {
+    lookUp: decision => record.fateOf(decision),
+    settle: (decision, ageMs) => {
+      const { threadId, serverIdentity } = decision
+      // It was alive when the decision was announced: a thread of that number on a younger server is another one.
+      return record.settleForeign(decision, { threadId, serverIdentity, since: clock.now() - ageMs })
+    },
+    swept: () => record.swept(),
   }
 }
 

@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { downloadPackages, libraryFolders } from './download-packages.mjs'
-import { installed } from './find-mariadb.mjs'
+import { installed } from './find-program.mjs'
 import { Sentence, capture } from './processes.mjs'
 
 const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']

@@ -7,8 +7,9 @@
 import { existsSync } from 'node:fs'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { downloadPackages, libraryFolders } from './download-packages.mjs'
-import { installed } from './find-mariadb.mjs'
-import { freePort, startMariadb } from './mariadb.mjs'
+import { installed } from './find-program.mjs'
+import { startMariadb } from './mariadb.mjs'
+import { freePort } from './private-server.mjs'
 import { Sentence, capture } from './processes.mjs'
 
 const nodesMax = 3

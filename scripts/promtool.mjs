@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { downloadPackages } from './download-packages.mjs'
-import { installed } from './find-mariadb.mjs'
+import { installed } from './find-program.mjs'
 import { Sentence, capture, run, say } from './processes.mjs'
 
 const packages = {
@@ -54,6 +54,6 @@ async function lint(promtool) {
   await tx.metrics()(ctx, () => {})
   await tx.close()
   const { status, stdout, stderr } = spawnSync(promtool, ['check', 'metrics'], { input: ctx.body })
-  process.stderr.write(`${stdout}${stderr}`)
+  process.stderr.write(Buffer.concat([stdout, stderr]))
   return status
 }

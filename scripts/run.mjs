@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { build, buildApps } from './build.mjs'
 import { useChromium } from './chromium.mjs'
 import { check } from './check.mjs'
-import { stopDatabase, useDatabase, useGalera } from './database.mjs'
+import { stopServers, useDatabase, useGalera, useRedis, useRedisCluster } from './database.mjs'
 import { install } from './install.mjs'
 import { Sentence, Stopped, run, say } from './processes.mjs'
 import { chooseBenchmarks, runBenchmarks } from './bench.mjs'
@@ -16,26 +16,26 @@ import { test } from './test.mjs'
 /** Each answers with the exit code of what it ran. */
 const commands = {
   async demo(args) {
-    await setUp({ apps: true, database: true })
+    await setUp({ apps: true, database: true, redis: args.includes('redis') })
     return run(process.execPath, ['.cache/build/example-app/demo.js', ...args])
   },
   async start(args) {
-    await setUp({ apps: true, database: true })
+    await setUp({ apps: true, database: true, redis: args.includes('redis') })
     return run(process.execPath, ['.cache/build/example-app/server.js', ...args])
   },
   async bench(args) {
     const chosen = chooseBenchmarks(args)
-    await setUp({ apps: true, database: true })
+    await setUp({ apps: true, database: true, redis: true })
     return runBenchmarks(chosen)
   },
   async test(args) {
-    await setUp({ database: true })
+    await setUp({ database: true, redis: true })
     return test(args, await browser())
   },
   /** Random faults under load: `npm run test:faults -- --faults 500 --seed 42`. */
   async 'test-faults'(args) {
     const env = faultsOf(args)
-    await setUp({ apps: true, database: true })
+    await setUp({ apps: true, database: true, redis: true })
     return run(process.execPath, ['node_modules/jest/bin/jest.js', 'test/faults'], { env })
   },
   async check() {
@@ -46,11 +46,11 @@ const commands = {
     await setUp({ build: true })
     return 0
   },
-  /** For developers: any command with MYSQL_URL set, such as `with-db -- npx jest test/merge.test.ts`. */
+  /** For developers: any command with MYSQL_URL and REDIS_URL set, such as `with-db -- npx jest test/merge.test.ts`. */
   async 'with-db'(args) {
     const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
     if (!command) throw new Sentence('with-db wants a command: node scripts/run.mjs with-db -- npx jest')
-    await setUp({ apps: true, database: true })
+    await setUp({ apps: true, database: true, redis: true })
     return run(command, rest, { env: (await useChromium()) ?? {} })
   },
   /**
@@ -63,6 +63,20 @@ const commands = {
     await setUp({ apps: true })
     const nodes = await useGalera()
     return run(command, rest, { env: { MYSQL_URL: nodes[0], MYSQL_NODES: nodes.join(' ') } })
+  },
+  /**
+   * The same with a Redis Cluster of three masters with a replica each: the first is REDIS_URL, all of them are
+   * REDIS_NODES. `with-redis-cluster -- npm run demo -- --store redis --processes 3`
+   */
+  async 'with-redis-cluster'(args) {
+    const [command, ...rest] = args[0] === '--' ? args.slice(1) : args
+    if (!command)
+      throw new Sentence(
+        'with-redis-cluster wants a command: node scripts/run.mjs with-redis-cluster -- bash',
+      )
+    await setUp({ apps: true, database: true })
+    const nodes = await useRedisCluster()
+    return run(command, rest, { env: { REDIS_URL: nodes[0], REDIS_NODES: nodes.join(' ') } })
   },
 }
 
@@ -99,11 +113,12 @@ async function browser() {
 }
 
 /** Everything a command stands on; what is there already costs a few milliseconds. */
-async function setUp({ build: wantsBuild = false, apps = false, database = false }) {
+async function setUp({ build: wantsBuild = false, apps = false, database = false, redis = false }) {
   await install()
   if (wantsBuild || apps) await build()
   if (apps) await buildApps()
   if (database) process.env.MYSQL_URL = await useDatabase()
+  if (redis) process.env.REDIS_URL = await useRedis()
 }
 
 async function main([name, ...args]) {
@@ -119,6 +134,6 @@ try {
   if (error instanceof Stopped) code = error.exitCode
   else say(error instanceof Sentence ? error.message : error.stack)
 } finally {
-  await stopDatabase()
+  await stopServers()
 }
 process.exitCode = code

@@ -146,11 +146,8 @@ export class JointAttempt implements RunningAttempt {
     const { parts, request, opensTogether } = this.#setup
     const key = parts.store.capability === 'local' ? undefined : keyOfSession(request)
     if (key === undefined) return undefined
-    const found = parts.store.open(
-      key,
-      opensTogether,
-      this.#hasTurn(key) ? this.#ownTransaction() : undefined,
-    )
+    const takesTurn = parts.store.capability === 'same-connection' && this.#hasTurn(key)
+    const found = parts.store.open(key, opensTogether, takesTurn ? this.#ownTransaction() : undefined)
     if (!isPending(found)) {
       this.#early = { opened: found }
       return undefined
@@ -253,13 +250,24 @@ export class JointAttempt implements RunningAttempt {
 
   /** For a store whose sessions are rows of the same database; MySQL takes part from then on, without a connection. */
   #ownTransaction(): AttemptTransaction | undefined {
-    if (this.#setup.parts.store.capability !== 'same-connection') return undefined
+    const { capability } = this.#setup.parts.store
+    if (capability === 'staged') return this.#announcing()
+    if (capability !== 'same-connection') return undefined
     const mysql = this.#mysqlSide()
     if (mysql === undefined) return undefined
     const { transaction } = this
     if (transaction.state === 'active' && transaction.conflict === undefined && !transaction.has(mysql))
       transaction.enlist(mysql)
     return { isJoint: () => mysql.isUsed, begin: () => mysql.own() }
+  }
+
+  /** For a store that names what decides; MySQL takes part only if the handler wants it. */
+  #announcing(): AttemptTransaction {
+    return {
+      isJoint: () => this.#mysql?.isUsed ?? false,
+      begin: () => Promise.reject(new TypeError('a staged store has nothing to send to the database')),
+      announce: () => this.#mysql?.announce(),
+    }
   }
 
   #assertWritable(): void {

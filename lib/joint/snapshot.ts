@@ -37,6 +37,8 @@ interface JointSnapshotSetup {
   readonly lose: (conflict: SessionTxError) => void
 }
 
+const OPENED_MAX = 5
+
 export class JointSnapshot implements StatementObserver {
   readonly #setup: JointSnapshotSetup
   #view: 'closed' | 'maybe' | 'open' = 'closed'
@@ -59,6 +61,7 @@ export class JointSnapshot implements StatementObserver {
 
   /** Lets nobody commit to the session while the view opens, then takes the snapshot; waits for no row lock. */
   async #openTogether(copy: WorkingCopy, database: Openable): Promise<void> {
+    if (copy.opened?.confirm !== undefined) return this.#openConfirmed(copy, database)
     const pause = copy.opened?.pause()
     const resume = pause !== undefined && isPending(pause) ? await pause : pause
     try {
@@ -68,6 +71,20 @@ export class JointSnapshot implements StatementObserver {
     } finally {
       resume?.()
     }
+  }
+
+  /**
+   * Of a store that other processes write to as well, and that nobody can stop: opens the view again until the session is
+   * the same before and after. Who finds it never so has it checked at the end, like everybody.
+   */
+  async #openConfirmed(copy: WorkingCopy, database: Openable): Promise<void> {
+    for (let opened = 1; opened <= OPENED_MAX; opened += 1) {
+      if (!copy.advance()) this.#check(copy)
+      await database.openView()
+      if ((await copy.opened?.confirm?.()) === true) break
+    }
+    this.#check(copy)
+    this.#view = 'open'
   }
 
   sending(facts: StatementFacts): void {
@@ -96,6 +113,11 @@ export class JointSnapshot implements StatementObserver {
 
   /** The view is closed still: the session may be as current as the rows are. */
   #moveOn(copy: WorkingCopy): Promise<void> | undefined {
+    const hearing = copy.opened?.catchUp?.()
+    return hearing === undefined ? this.#movedOn(copy) : hearing.then(() => this.#movedOn(copy))
+  }
+
+  #movedOn(copy: WorkingCopy): Promise<void> | undefined {
     const moved = this.#inFlight === 0 && copy.advance()
     this.#check(copy)
     return moved && copy.isDisturbed ? this.#afterWinner(copy) : undefined

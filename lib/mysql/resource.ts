@@ -6,10 +6,11 @@
  * A connection goes back for reuse only after COMMIT or ROLLBACK was answered. One that may still be inside a
  * transaction, or that a statement left something on, is destroyed.
  */
+import type { AnnouncedDecision } from '../transaction/announced-decision.js'
 import type { Found, OnePhaseResource } from '../transaction/resource.js'
 import type { Savepoint } from '../transaction/transaction.js'
 import { AttemptErrors } from './attempt-errors.js'
-import { Decision } from './commit-record/decision.js'
+import { type Decision, decisionOn } from './commit-record/decision.js'
 import { dispatch, type StatementMethod } from './statement/dispatch.js'
 import type { FieldPacket, OkPacket, StatementOptions } from './driver.js'
 import { endStatements, inTime } from './ending.js'
@@ -283,13 +284,22 @@ export class MysqlResource implements OnePhaseResource {
     this.#nested?.assertEnded()
   }
 
+  decides(): boolean {
+    return this.#lease !== undefined && this.#sent > 0 && this.#writes && !this.#setup.readOnly
+  }
+
+  /** For a session store whose intents name what decides; undefined if nothing was changed here. */
+  announce(): AnnouncedDecision | undefined {
+    if (this.#lease === undefined || !this.decides()) return undefined
+    return (this.#decision ??= decisionOn(this.#lease, this.#setup)).announce()
+  }
+
   async commit(): Promise<void> {
     const lease = this.#lease
     this.#held.end()
     if (lease === undefined) return
-    const reads = !this.#writes || this.#setup.readOnly
-    if (this.#sent > 0 && reads) return this.#endLater(lease)
-    if (this.#sent > 0) await this.#decide(lease)
+    if (this.decides()) await this.#decide(lease)
+    else if (this.#sent > 0) return this.#endLater(lease)
     this.#letGo()
   }
 
@@ -307,17 +317,7 @@ export class MysqlResource implements OnePhaseResource {
   }
 
   async #decide(lease: Lease): Promise<void> {
-    const { transaction, broker, recognise } = this.#setup
-    const decision = new Decision({
-      lease,
-      transactionId: transaction.id,
-      record: broker.record,
-      sendCommit: async () => {
-        await answered(lease.connection, 'COMMIT')
-      },
-      recognise: error => recognise(error, lease.server.flavour, 'commit')?.conflict,
-    })
-    this.#decision = decision
+    const decision = (this.#decision ??= decisionOn(lease, this.#setup))
     try {
       await decision.carryOut()
     } catch (error) {

@@ -3,7 +3,7 @@
  * claims on its store. Knows no back-end, no SQL, no HTTP.
  */
 import { SessionTxError } from '../errors.js'
-import { isPending, type TwoPhaseResource } from '../transaction/resource.js'
+import { type Decider, isPending, type TwoPhaseResource } from '../transaction/resource.js'
 import type { DraftScope } from './draft.js'
 import { sessionKey } from './identity.js'
 import { merge, sessionConflict } from './merge.js'
@@ -51,6 +51,8 @@ export class SessionResource implements TwoPhaseResource {
   #resolved: string[] | undefined
   #touched = false
   #cameTooLate = false
+  /** Its answer decides. */
+  #deciding: Claim | undefined
 
   constructor(setup: SessionResourceSetup) {
     this.#setup = setup
@@ -104,6 +106,38 @@ export class SessionResource implements TwoPhaseResource {
     return claim.prepare()
   }
 
+  /** A staged store commits what there is to commit in one step, where the database has nothing to decide. */
+  alone(): Decider | undefined {
+    const { store, copy } = this.#setup
+    if (store.capability !== 'staged' || copy.plan() === undefined) return undefined
+    return {
+      name: store.name,
+      commit: () => this.#decide(),
+      abandon: () => {
+        for (const claim of this.#claims) claim.abandon?.()
+      },
+      findOut: () => this.#deciding?.findOut?.(),
+    }
+  }
+
+  /**
+   * Of two sessions the old one's end decides: it comes last, and until then nobody knows the id of the new one.
+   * @throws CONFLICT SESSION_VALUE SESSION_TOO_LARGE COMMIT_UNKNOWN
+   */
+  async #decide(): Promise<void> {
+    const { copy, validatesReads } = this.#setup
+    const plan = copy.plan()
+    if (plan === undefined) return
+    this.#assertSize(plan)
+    this.#giveWay(plan)
+    this.#plan = plan
+    for (const claim of (await this.#makeClaims(plan, copy.partsToValidate(validatesReads))).toReversed()) {
+      this.#claims.push(claim)
+      this.#deciding = claim
+      await claim.decide?.()
+    }
+  }
+
   /**
    * For an attempt that is going to be rolled back: was what it read current? Its answer is built on that all the same.
    * @throws CONFLICT
@@ -130,7 +164,9 @@ export class SessionResource implements TwoPhaseResource {
     const { opened } = copy
     const claims: Claim[] = []
     const ends = plan?.endsOld ?? false
-    if (opened !== undefined && (ends || current.size > 0)) {
+    if (opened !== undefined && plan?.newId === undefined) {
+      claims.push(opened.claim(this.#write(opened.key, plan, current, ends), transaction))
+    } else if (opened !== undefined && (ends || current.size > 0)) {
       claims.push(opened.claim(this.#write(opened.key, undefined, current, ends), transaction))
     }
     if (plan?.newId !== undefined) {

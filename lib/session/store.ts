@@ -13,7 +13,8 @@
  *   `same-connection`  the session rows are written on the request's own connection: one InnoDB commit.
  *   `best-effort`      writes before MySQL decides, and takes it back if need be: legacyStore, which does not keep all of
  *                      this contract.
- *   `staged`           intents are staged, MySQL's commit record decides, readers and a sweeper finish. (None so far.)
+ *   `staged`           writes are staged as intents, MySQL's commit record decides, and whoever meets an intent finishes
+ *                      what a crash has left; without rows to decide with, one call of the store's commits alone.
  *
  * For `local` stores everything between `open` and `release` is written already and exported: a `LocalSession`
  * (store/local-session.ts) is one session with its versions, holds, claims, idle time and expiry. Such a store decides
@@ -44,6 +45,9 @@
  * OpenSession.pause        Waits until nothing is held and lets nobody prepare until the returned function is called.
  *                          For opening session and rows at one instant: never hold it while waiting for a row lock.
  *                          `same-connection`: waits for nothing, since session and rows commit at one instant anyway.
+ * OpenSession.catchUp      `staged` only: hears what others have committed, also what they have not published yet.
+ * OpenSession.confirm      `staged` only: is the snapshot of now still what is stored? If so, it fits a read view that was
+ *                          opened between the two, and what was read of it is not looked at again.
  * OpenSession.refresh      `same-connection` only: makes the next snapshot what a transaction's read view shows.
  * OpenSession.ended        The session was destroyed since, as far as the store knows: its id is not sent again.
  * OpenSession.touch        Moves the idle time, outside of the conflict domain, at most once per granularity.
@@ -53,6 +57,11 @@
  *              owners are in COMMIT, which waits for nobody). Then compare versions with the base snapshot; where one
  *              differs, merge by `write.resolve` if it `resolves`, else throw what `write.conflict` makes.
  *              `same-connection`: send the writes; they are the last statements before COMMIT.
+ *              `staged`: store the writes as intents, naming the decision that `transaction.announce` gives, which is what
+ *              makes them true; where it gives none, only look.
+ *   decide     `staged` only, instead of `prepare` and in place of the database: compare and commit in one. Throws
+ *              COMMIT_UNKNOWN if it is not known whether it did, after `abandon` at the latest.
+ *   findOut    `staged` only, after a decide that was not answered: makes known what became of it, by force.
  *   commit     Makes the writes visible, all at once. Must not fail for `local` and `same-connection`.
  *   release    Lets the held keys go.
  *   doubt      After prepare: the database did not answer COMMIT. What is held stays held until commit and release, or
@@ -61,6 +70,7 @@
  */
 import type { SessionTxError } from '../errors.js'
 import type { EventHub } from '../events.js'
+import type { AnnouncedDecision, DecisionRecord } from '../transaction/announced-decision.js'
 import type { Clock } from '../transaction/clock.js'
 import type { MaybePromise } from '../transaction/resource.js'
 
@@ -141,6 +151,9 @@ export interface LostPart {
 
 export interface Claim {
   prepare(): MaybePromise<void>
+  decide?(): Promise<void>
+  abandon?(): void
+  findOut?(): Promise<'committed' | 'rolledBack'>
   commit(): MaybePromise<void>
   release(): void
   doubt(): void
@@ -158,6 +171,8 @@ export interface OpenSession {
   /** @param transaction the attempt's own; given to `same-connection` stores */
   claim(write: SessionWrite, transaction?: AttemptTransaction): Claim
   refresh?(transaction: StoreTransaction): Promise<void>
+  catchUp?(): Promise<void>
+  confirm?(): Promise<boolean>
   /** Unpins. Called exactly once per open or create. */
   release(): void
 }
@@ -171,6 +186,8 @@ export interface AttemptTransaction {
   isJoint(): boolean
   /** Takes a connection, if the attempt has none. */
   begin(): Promise<StoreTransaction>
+  /** For `staged` stores: what will decide; undefined if the attempt has changed nothing in the database. */
+  announce?(): AnnouncedDecision | undefined
 }
 
 /** A transaction in the application's database, as a `same-connection` store sees it. */
@@ -212,6 +229,8 @@ export interface StoreSettings {
   readonly userVariable?: string | undefined
   /** For `same-connection` stores; undefined if no pool was configured. */
   readonly database?: StoreDatabase | undefined
+  /** For `staged` stores; undefined if no pool was configured: then nothing is staged. */
+  readonly decisions?: DecisionRecord | undefined
 }
 
 export interface StoreCounts {

@@ -8,6 +8,7 @@
  * would have been only locked is changed as well: the session's own row stands for the set of names and for variables that
  * must not be there.
  */
+import { randomInt } from 'node:crypto'
 import {
   type AttemptTransaction,
   type Claim,
@@ -19,17 +20,24 @@ import {
 } from '../session/store.js'
 import { userKeyOf } from '../session/user-key.js'
 import { CODEC_FORMAT, encodeValue } from './codec.js'
-import { columnsOf, Comparison, type Found, foundIn, namesAmong } from './mysql-comparison.js'
-import { type MysqlEntry, MysqlVariable, newStamp } from './mysql-entry.js'
+import { Comparison, type Found, namesAmong, type Part } from './comparison.js'
+import { columnsOf, foundIn } from './mysql-comparison.js'
 import { lockFound } from './mysql-fetch.js'
 import { EXISTENCE, type Row, type SessionStatements } from './mysql-tables.js'
+import { type RememberedSession, RememberedVariable } from './remembered-session.js'
 import { columnName } from './variable-name.js'
 
 const ROUTE_CHARACTERS_MAX = 200
+const STAMP_MAX = 2 ** 48 - 1
+
+/** Told apart from every other commit's; as text, since the column is wider than what a number holds. */
+function newStamp(): string {
+  return String(randomInt(1, STAMP_MAX))
+}
 
 export interface ClaimSetup {
   readonly key: string
-  readonly entry: MysqlEntry
+  readonly entry: RememberedSession
   readonly isNew: boolean
   /** The base was current when the attempt began. */
   readonly fresh: boolean
@@ -47,7 +55,6 @@ export interface ClaimSetup {
   readonly touched: () => void
 }
 
-type Part = string | typeof NAMES
 type Writes = ReadonlyMap<string, Settled | undefined>
 
 export class MysqlClaim implements Claim {
@@ -56,7 +63,7 @@ export class MysqlClaim implements Claim {
   readonly #comparison: Comparison
   readonly #stamp = newStamp()
   /** What this process will know after COMMIT. */
-  readonly #installs = new Map<string, MysqlVariable | undefined>()
+  readonly #installs = new Map<string, RememberedVariable | undefined>()
   /** The session was removed by this claim, not by somebody before. */
   #removed = false
   #settled: (() => void) | undefined
@@ -207,7 +214,7 @@ export class MysqlClaim implements Claim {
 
   #mergeOrLose(
     name: string,
-    found: Found<MysqlVariable>,
+    found: Found<RememberedVariable>,
     merged: Map<string, Settled | undefined>,
     lost: LostPart[],
   ): void {
@@ -261,7 +268,7 @@ export class MysqlClaim implements Claim {
     for (const [name, settled] of writes) {
       if (settled === undefined) continue
       const version = versionBefore(name) + 1
-      this.#installs.set(name, MysqlVariable.written(settled, version, this.#stamp, this.#write.by))
+      this.#installs.set(name, RememberedVariable.written(settled, version, this.#stamp, this.#write.by))
       const value = on.literal(encodeValue(settled.value))
       rows.push({ variable: columnName(name), version, format: CODEC_FORMAT, value })
     }

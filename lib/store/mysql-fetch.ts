@@ -3,17 +3,34 @@
  * one if the entry is empty or up to date. Knows nothing of caches or claims.
  */
 import type { StoreTransaction, TextRows } from '../session/store.js'
-import type { Found } from './mysql-comparison.js'
-import { type FetchedRow, fetchedRow, type MysqlEntry, MysqlVariable } from './mysql-entry.js'
+import type { Found } from './comparison.js'
 import { EXISTENCE, type SessionStatements } from './mysql-tables.js'
+import { type RememberedSession, RememberedVariable } from './remembered-session.js'
 import { variableOf } from './variable-name.js'
 
 /** Milliseconds on the database's clock, so that no two servers' clocks have to agree. */
-export interface Fetched {
+interface Fetched {
   /** The entry is what was stored at one moment; false: newer things were heard of meanwhile. */
   readonly isComplete: boolean
   readonly createdMs: number
   readonly touchedMs: number
+}
+
+/** Columns of `SessionStatements.fetch` and `look`. */
+interface FetchedRow {
+  readonly variable: string
+  readonly version: number
+  readonly stamp: string
+  readonly by: string
+}
+
+function fetchedRow([variable, version, stamp, by]: TextRows[number]): FetchedRow {
+  return {
+    variable: variable ?? '',
+    version: Number(version),
+    stamp: stamp ?? '0',
+    by: by ?? '',
+  }
 }
 
 /** Of the row after the columns that {@link fetchedRow} reads. */
@@ -25,7 +42,7 @@ const TEXT = 6
  * @returns undefined if there is no such session
  */
 export async function fetchInto(
-  entry: MysqlEntry,
+  entry: RememberedSession,
   key: string,
   statements: SessionStatements,
   transaction: StoreTransaction,
@@ -53,7 +70,7 @@ export async function fetchInto(
  * @returns undefined if there is no such session
  */
 export async function holdInto(
-  entry: MysqlEntry,
+  entry: RememberedSession,
   key: string,
   statements: SessionStatements,
   transaction: StoreTransaction,
@@ -68,20 +85,20 @@ export async function holdInto(
 
 /** @param textIn where format and value stand in a row, if they do; else those that differ are looked for */
 async function absorb(
-  entry: MysqlEntry,
+  entry: RememberedSession,
   found: TextRows,
   textIn: ((texts: TextRows[number]) => TextRows[number]) | undefined,
   look: (outdated: readonly string[]) => Promise<TextRows>,
   askedAt: number,
 ): Promise<boolean> {
-  const rows: FetchedRow[] = []
-  const changed = new Map<string, MysqlVariable>()
+  const names = new Set<string>()
+  const changed = new Map<string, RememberedVariable>()
   const outdated: string[] = []
   for (const texts of found) {
     const row = fetchedRow(texts)
     if (row.variable === EXISTENCE) continue
-    rows.push(row)
     const name = variableOf(row.variable)
+    names.add(name)
     if (entry.stampOf(name) === row.stamp) continue
     if (textIn === undefined) outdated.push(row.variable)
     else changed.set(name, variableIn(row, textIn(texts)))
@@ -92,7 +109,7 @@ async function absorb(
       changed.set(variableOf(row.variable), variableIn(row, texts.slice(AGE)))
     }
   }
-  return entry.absorb(rows, changed, askedAt)
+  return entry.absorb(names, changed, askedAt)
 }
 
 /** Newest committed states of these variables, locked until the transaction ends. */
@@ -101,8 +118,8 @@ export async function lockFound(
   columns: readonly string[] | 'all',
   statements: SessionStatements,
   transaction: StoreTransaction,
-): Promise<Found<MysqlVariable>> {
-  const states = new Map<string, MysqlVariable>()
+): Promise<Found<RememberedVariable>> {
+  const states = new Map<string, RememberedVariable>()
   let exists = false
   for (const texts of await transaction.selectLocked(statements.look(key, columns, ' FOR UPDATE'))) {
     const row = fetchedRow(texts)
@@ -115,6 +132,6 @@ export async function lockFound(
 function variableIn(
   { variable, version, stamp, by }: FetchedRow,
   [format, text]: TextRows[number],
-): MysqlVariable {
-  return MysqlVariable.stored(variableOf(variable), version, stamp, by, text ?? '', Number(format))
+): RememberedVariable {
+  return RememberedVariable.stored(variableOf(variable), version, stamp, by, text ?? '', Number(format))
 }

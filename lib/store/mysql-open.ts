@@ -10,26 +10,26 @@ import {
   type StoreTransaction,
 } from '../session/store.js'
 import { type ClaimSetup, MysqlClaim } from './mysql-claim.js'
-import type { MysqlEntry, MysqlVariable } from './mysql-entry.js'
+import { type RememberedSession, stampIn } from './remembered-session.js'
 import { disturbanceOf, type Version } from './versioned-variables.js'
 
 interface OpenSetup
   extends Pick<ClaimSetup, 'statements' | 'userVariable' | 'explained' | 'created' | 'ended' | 'touched'> {
   readonly key: string
-  readonly entry: MysqlEntry
+  readonly entry: RememberedSession
   readonly isNew: boolean
   /** `fetched` for this attempt: what it shows now was current a moment ago. `held`: it is until the attempt ends. */
   readonly known: 'cached' | 'fetched' | 'held'
   readonly touch: () => boolean
   /** The entry, or one of its own if others know newer things: what the transaction sees; undefined if that is nothing. */
-  readonly refresh: (transaction: StoreTransaction) => Promise<MysqlEntry | undefined>
+  readonly refresh: (transaction: StoreTransaction) => Promise<RememberedSession | undefined>
 }
 
 export class MysqlSession implements OpenSession {
   readonly #setup: OpenSetup
   #fresh: SessionSnapshot | undefined
   /** What the attempt's own view shows, once it has been asked for. */
-  #viewed: MysqlEntry | undefined
+  #viewed: RememberedSession | undefined
 
   constructor(setup: OpenSetup) {
     this.#setup = setup
@@ -84,8 +84,6 @@ function nothing(): void {}
 
 /** Between two snapshots that need not follow one another. */
 function difference(before: SessionSnapshot, now: SessionSnapshot): Disturbance {
-  const stampIn = (snapshot: SessionSnapshot, name: string): string | undefined =>
-    (snapshot.get(name) as MysqlVariable | undefined)?.stamp
   const names = (snapshot: SessionSnapshot): string => JSON.stringify(snapshot.names().sort())
   return {
     none: false,

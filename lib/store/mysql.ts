@@ -4,9 +4,6 @@
  * `same-connection`). Each process keeps what it has read in an lru-cache; every use of it is checked against the
  * database in the request's transaction. Knows nothing of cookies or requests.
  */
-import { LRUCache } from 'lru-cache'
-import { SessionTxError } from '../errors.js'
-import { shownKey } from '../session/identity.js'
 import type {
   AttemptTransaction,
   OpenSession,
@@ -17,31 +14,26 @@ import type {
   StoreTransaction,
 } from '../session/store.js'
 import { setUpError } from '../mysql/set-up-error.js'
-import { MysqlEntry } from './mysql-entry.js'
-import { type Fetched, fetchInto, holdInto } from './mysql-fetch.js'
+import { fetchInto, holdInto } from './mysql-fetch.js'
 import { MysqlSession } from './mysql-open.js'
 import { isTableName, SESSIONS_TABLE, SessionStatements } from './mysql-tables.js'
 import { MysqlTimes } from './mysql-times.js'
+import type { RememberedSession } from './remembered-session.js'
+import {
+  assertKey,
+  assertOptions,
+  cacheBounds,
+  refusal,
+  SessionCache,
+  type SessionCacheOptions,
+} from './session-cache.js'
 
 export interface MysqlStoreOptions {
   /** Default `sessions`; a second one, `sessions_times`, goes with it. `npx session-tx migrate` makes both. */
   readonly table?: string
   /** What this process remembers; false: nothing. */
-  readonly cache?: MysqlCacheOptions | false
+  readonly cache?: SessionCacheOptions | false
 }
-
-export interface MysqlCacheOptions {
-  /** Default 20 000. */
-  readonly sessionsMax?: number
-  /** Encoded size of all of them, default 64 MiB. */
-  readonly bytesMax?: number
-}
-
-const CACHE = Object.freeze({ sessionsMax: 20_000, bytesMax: 64 * 1024 * 1024 })
-/** What a session costs beside its variables, for `bytesMax`. */
-const ENTRY_BYTES = 300
-const EXPIRED_KNOWN_MAX = 1_000
-const KEY_FORM = /^[\w-]{1,43}$/
 
 /**
  * Sessions in the database of `pool`, shared by all processes that use it, kept over restarts.
@@ -58,32 +50,14 @@ export function mysqlStore(options: MysqlStoreOptions = {}): SessionStore {
       `mysqlStore's \`table\` must be a name of 1 to 58 letters, digits and _, got ${JSON.stringify(table)}`,
     )
   }
-  if (cache === false) return new MysqlStore(table, undefined)
-  if (typeof cache !== 'object' || cache === null)
-    throw refusal(`mysqlStore's \`cache\` must be false or an object, got ${String(cache)}`)
-  assertOptions('the `cache` of mysqlStore', cache, CACHE)
-  for (const [name, value] of Object.entries(cache)) {
-    if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue
-    throw refusal(`mysqlStore's \`cache.${name}\` must be a whole number of 1 or more, got ${String(value)}`)
-  }
-  const sessionsMax = cache.sessionsMax ?? CACHE.sessionsMax
-  return new MysqlStore(table, { sessionsMax, bytesMax: cache.bytesMax ?? CACHE.bytesMax })
-}
-
-function assertOptions(whose: string, given: object, known: object): void {
-  const unknown = Object.keys(given).find(name => !Object.hasOwn(known, name))
-  if (unknown === undefined) return
-  throw refusal(`unknown option of ${whose}: \`${unknown}\`; it knows ${Object.keys(known).join(', ')}`)
-}
-
-function refusal(message: string): SessionTxError {
-  return new SessionTxError('MISCONFIGURED', message)
+  return new MysqlStore(table, cacheBounds('mysqlStore', cache))
 }
 
 interface Started {
   readonly settings: StoreSettings
   readonly database: StoreDatabase
   readonly times: MysqlTimes
+  readonly cache: SessionCache
 }
 
 class MysqlStore implements SessionStore {
@@ -91,14 +65,13 @@ class MysqlStore implements SessionStore {
   readonly capability = 'same-connection'
   readonly #statements: SessionStatements
   readonly #explained: (error: unknown) => unknown
-  readonly #cache: LRUCache<string, MysqlEntry> | undefined
-  /** Told already; their rows may be there until they are swept. */
-  readonly #expiredKnown = new LRUCache<string, true>({ max: EXPIRED_KNOWN_MAX })
+  readonly #bounds: Required<SessionCacheOptions> | undefined
   #state: Started | undefined
   readonly #reading = new Set<Promise<void>>()
 
-  constructor(table: string, cache: Required<MysqlCacheOptions> | undefined) {
+  constructor(table: string, bounds: Required<SessionCacheOptions> | undefined) {
     this.#statements = new SessionStatements(table)
+    this.#bounds = bounds
     const option = table === SESSIONS_TABLE ? '' : ` --sessions ${table}`
     const needs = {
       who: 'mysqlStore',
@@ -106,7 +79,6 @@ class MysqlStore implements SessionStore {
       remedy: `make them with \`npx session-tx migrate --url mysql://… --apply${option}\``,
     }
     this.#explained = error => setUpError(error, needs) ?? error
-    if (cache !== undefined) this.#cache = new LRUCache({ max: cache.sessionsMax, maxSize: cache.bytesMax })
   }
 
   get #started(): Started {
@@ -127,7 +99,7 @@ class MysqlStore implements SessionStore {
       idleMs: idleMs === false ? false : idleMs + touchGranularityMs,
       absoluteMs,
     })
-    this.#state = { settings, database, times }
+    this.#state = { settings, database, times, cache: new SessionCache(settings, this.#bounds) }
   }
 
   open(
@@ -135,62 +107,47 @@ class MysqlStore implements SessionStore {
     fresh = false,
     turn?: AttemptTransaction,
   ): OpenSession | undefined | Promise<OpenSession | undefined> {
-    if (!KEY_FORM.test(key)) throw new TypeError('not a key of a session')
-    const entry = this.#cache?.get(key)
+    assertKey(key)
+    const { cache } = this.#started
+    const entry = cache.get(key)
     if (turn !== undefined) return this.#hold(key, entry, turn)
-    if (entry === undefined || entry.dead) return this.#fetch(key, this.#blank(key))
-    if (fresh || entry.isBlank || entry.distrust > 0 || this.#expiry(entry) !== undefined)
+    if (entry === undefined || entry.dead) return this.#fetch(key, cache.blank(key))
+    if (fresh || entry.isBlank || entry.distrust > 0 || cache.expiry(entry) !== undefined)
       return this.#fetch(key, entry)
     return this.#session(key, entry, 'cached')
   }
 
-  /** Remembered before it is known, so that all who ask for it at once learn from each other, and install in it. */
-  #blank(key: string): MysqlEntry {
-    const entry = new MysqlEntry(this.#now)
-    this.#keep(key, entry)
-    return entry
-  }
-
-  get #now(): number {
-    return this.#started.settings.clock.now()
-  }
-
-  async #fetch(key: string, entry: MysqlEntry): Promise<OpenSession | undefined> {
-    const askedAt = this.#now
+  async #fetch(key: string, entry: RememberedSession): Promise<OpenSession | undefined> {
+    const { cache, settings } = this.#started
+    const askedAt = settings.clock.now()
     const isFirst = entry.isBlank
     const fetched = await this.#read(on => fetchInto(entry, key, this.#statements, on))
     if (fetched === undefined) {
       entry.die()
-      this.#forget(key, entry)
+      cache.forget(key, entry)
       return undefined
     }
-    this.#age(entry, fetched, askedAt, isFirst)
-    const reason = this.#expiry(entry)
-    if (reason !== undefined) {
-      this.#forget(key, entry)
-      if (!this.#expiredKnown.has(key))
-        this.#started.settings.events.emit('session:expired', { session: shownKey(key), reason })
-      this.#expiredKnown.set(key, true)
-      return undefined
-    }
+    cache.age(entry, fetched, askedAt, isFirst)
+    if (cache.expire(key, entry)) return undefined
     if (entry.distrust > 0) entry.distrust -= 1
-    this.#keep(key, entry)
+    cache.keep(key, entry)
     return this.#session(key, entry, fetched.isComplete ? 'fetched' : 'cached')
   }
 
   /** For who lost before, and is first in line in this process: first come, first served between processes, too. */
   async #hold(
     key: string,
-    cached: MysqlEntry | undefined,
+    cached: RememberedSession | undefined,
     turn: AttemptTransaction,
   ): Promise<OpenSession | undefined> {
+    const { cache } = this.#started
     // It has been used a moment ago, so its age is known; else it is asked for in the usual way.
-    if (cached === undefined || cached.dead || cached.isBlank || this.#expiry(cached) !== undefined)
-      return this.#fetch(key, this.#blank(key))
+    if (cached === undefined || cached.dead || cached.isBlank || cache.expiry(cached) !== undefined)
+      return this.#fetch(key, cache.blank(key))
     const held = await holdInto(cached, key, this.#statements, await turn.begin())
     if (held === undefined) {
       cached.die()
-      this.#forget(key, cached)
+      cache.forget(key, cached)
       return undefined
     }
     if (cached.distrust > 0) cached.distrust -= 1
@@ -211,57 +168,36 @@ class MysqlStore implements SessionStore {
     }
   }
 
-  /** An idle time that this process has not written yet is newer than the database's. */
-  #age(entry: MysqlEntry, { createdMs, touchedMs }: Fetched, askedAt: number, isFirst: boolean): void {
-    entry.createdAt = askedAt - createdMs
-    const touchedAt = askedAt - touchedMs
-    entry.touchedAt = isFirst ? touchedAt : Math.max(entry.touchedAt, touchedAt)
-  }
-
-  /** Never early: the idle time is written once per granularity, so it may be that much later than written. */
-  #expiry({ createdAt, touchedAt }: MysqlEntry): 'idle' | 'absolute' | undefined {
-    const { idleMs, absoluteMs, touchGranularityMs } = this.#started.settings
-    const now = this.#now
-    if (absoluteMs !== false && now - createdAt >= absoluteMs) return 'absolute'
-    if (idleMs !== false && now - touchedAt >= idleMs + touchGranularityMs) return 'idle'
-    return undefined
-  }
-
-  #forget(key: string, entry: MysqlEntry): void {
-    if (this.#cache?.peek(key) === entry) this.#cache.delete(key)
-  }
-
-  #keep(key: string, entry: MysqlEntry): void {
-    if (!entry.dead) this.#cache?.set(key, entry, { size: entry.variables.latest.sizeBytes + ENTRY_BYTES })
-  }
-
   create(key: string): OpenSession {
-    return this.#session(key, new MysqlEntry(this.#now), 'cached', true)
+    return this.#session(key, this.#started.cache.unknown(), 'cached', true)
   }
 
-  #session(key: string, entry: MysqlEntry, known: 'cached' | 'fetched' | 'held', isNew = false): OpenSession {
+  #session(
+    key: string,
+    entry: RememberedSession,
+    known: 'cached' | 'fetched' | 'held',
+    isNew = false,
+  ): OpenSession {
+    const { cache, settings } = this.#started
     return new MysqlSession({
       key,
       entry,
       isNew,
       known,
       statements: this.#statements,
-      userVariable: this.#started.settings.userVariable,
+      userVariable: settings.userVariable,
       explained: this.#explained,
-      created: () => this.#keep(key, entry),
-      ended: () => {
-        this.#forget(key, entry)
-        this.#started.settings.events.emit('session:destroyed', { session: shownKey(key) })
-      },
+      created: () => cache.keep(key, entry),
+      ended: () => cache.ended(key, entry),
       touched: () => {
         this.#touch(key, entry)
-        if (this.#cache?.has(key) === true) this.#keep(key, entry) // with its new size
+        cache.resized(key, entry)
       },
       touch: () => this.#touch(key, entry),
       refresh: async on => {
         const fetched = await fetchInto(entry, key, this.#statements, on)
         if (fetched?.isComplete === true) return entry
-        const own = new MysqlEntry(this.#now)
+        const own = cache.unknown()
         if (fetched !== undefined && (await fetchInto(own, key, this.#statements, on)) !== undefined)
           return own
         entry.die()
@@ -270,13 +206,11 @@ class MysqlStore implements SessionStore {
     })
   }
 
-  #touch(key: string, entry: MysqlEntry): boolean {
-    const { touchGranularityMs } = this.#started.settings
-    const now = this.#now
-    if (entry.dead || now - entry.touchedAt < touchGranularityMs) return false
-    entry.touchedAt = now
-    this.#started.times.touch(key, now)
-    return true
+  #touch(key: string, entry: RememberedSession): boolean {
+    const { cache, times } = this.#started
+    const at = cache.touch(entry)
+    if (at !== undefined) times.touch(key, at)
+    return at !== undefined
   }
 
   async sessionsOf(user: string): Promise<readonly string[]> {
@@ -284,9 +218,8 @@ class MysqlStore implements SessionStore {
     return rows.map(([session]) => session ?? '')
   }
 
-  /** What this process remembers; nobody counts the rows. */
   counts(): StoreCounts {
-    return { live: this.#cache?.size ?? 0, sizeBytes: this.#cache?.calculatedSize ?? 0 }
+    return this.#state?.cache.counts() ?? { live: 0, sizeBytes: 0 }
   }
 
   /** Writes idle times that are still to be written. The pool's connections must still be lent. */

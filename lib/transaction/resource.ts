@@ -18,6 +18,11 @@
  *               neither outcome nor answer, so do here only what cannot fail.
  *   release     Two-phase resources only. Let go of what prepare held; called after every commit, and must not fail.
  *
+ * Where nothing is to be decided by a one-phase resource (there is none, or its `decides` says that it changed nothing), a
+ * two-phase resource may do so in one step: `alone` returns what commits in its place, under the rules of a one-phase
+ * resource. `prepare` is not called on it then; `commit`, `release`, `rollback` and `doubt` are. The first one asked that
+ * has something to decide does; the others prepare as ever.
+ *
  * When it does not: `rollback`, on every enlisted resource, whatever phase it had reached (also when its own prepare
  * threw, and when its own commit threw), except on the one-phase resource whose decision is in doubt. It undoes
  * everything, lets go of everything that prepare held (no release follows), and is bounded in time. A throw is
@@ -57,9 +62,17 @@ interface ResourceBase {
   savepoint?(): MaybePromise<() => MaybePromise<void>>
 }
 
-/** Decides alone: a database connection that knows COMMIT and ROLLBACK. */
-export interface OnePhaseResource extends ResourceBase {
+/** Decides: a database connection that knows COMMIT and ROLLBACK. */
+export interface OnePhaseResource extends ResourceBase, Decider {
   readonly phases: 1
+  /** False: nothing was changed. Left out: there is something. */
+  decides?(): boolean
+}
+
+/** What the decision is sent to. */
+export interface Decider {
+  readonly name: string
+  commit(): MaybePromise<void>
   abandon?(): void
   findOut?(): MaybePromise<Found> | undefined
 }
@@ -68,6 +81,7 @@ export interface OnePhaseResource extends ResourceBase {
 export interface TwoPhaseResource extends ResourceBase {
   readonly phases: 2
   prepare(): MaybePromise<void>
+  alone?(): Decider | undefined
   release?(): void
   doubt?(): void
 }

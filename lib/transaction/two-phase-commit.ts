@@ -6,6 +6,7 @@
 import { attachError, conflictError, isSessionTxError, SessionTxError } from '../errors.js'
 import type { Interrupt } from './interrupt.js'
 import {
+  type Decider,
   type Found,
   isPending,
   type MaybePromise,
@@ -47,12 +48,13 @@ export interface CommitLimits {
 
 /** Commits, or rolls back everything. Never throws. */
 export async function twoPhaseCommit(resources: readonly Resource[], limits: CommitLimits): Promise<Outcome> {
-  let decider: OnePhaseResource | undefined
+  let last: OnePhaseResource | undefined
   const promisers: TwoPhaseResource[] = []
   for (const resource of resources) {
-    if (resource.phases === 1) decider = resource
+    if (resource.phases === 1) last = resource
     else promisers.push(resource)
   }
+  let decider: Decider | undefined = last
   let decisionSent = false
   try {
     // Awaited only where there is something to wait for: an `await` of nothing makes two promises all the same.
@@ -60,8 +62,10 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
       const settling = untilInterrupt(resource.settle?.(), limits)
       if (settling !== undefined) await settling
     }
+    const alone = last === undefined || last.decides?.() === false ? whoDecidesAlone(promisers) : undefined
+    decider = alone?.decider ?? last
     for (const resource of promisers) {
-      const preparing = untilInterrupt(resource.prepare(), limits)
+      const preparing = resource === alone?.resource ? undefined : untilInterrupt(resource.prepare(), limits)
       if (preparing !== undefined) await preparing
     }
     if (limits.interrupt.reason !== undefined) throw limits.interrupt.reason
@@ -74,12 +78,14 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
     }
 
     // In doubt. Whatever is found out, the promises are kept or taken back by it, now or later.
+    if (decider !== last && last !== undefined) await rollbackAll([last], error, limits)
+    const inDoubt = decider
     const askedAt = limits.now()
     const conclude = async (found: Found | 'unknown'): Promise<Settled> => {
       const doubtMs = limits.now() - askedAt
       if (found === 'committed') return { kind: found, lateErrors: await install(promisers, limits), doubtMs }
       await rollbackAll(promisers, error, limits)
-      return { kind: found, error: found === 'unknown' ? error : notCommitted(decider, error), doubtMs }
+      return { kind: found, error: found === 'unknown' ? error : notCommitted(inDoubt, error), doubtMs }
     }
     const finding = findOut(decider, error)
     if (finding === undefined) {
@@ -97,13 +103,25 @@ export async function twoPhaseCommit(resources: readonly Resource[], limits: Com
     }
     return { kind: 'unknown', error, settling: finding.then(conclude) }
   }
-  return { kind: 'committed', lateErrors: await install(promisers, limits) }
+  // It had nothing to decide, and ends with the others.
+  const ending = last === undefined || decider === last ? promisers : [...promisers, last]
+  return { kind: 'committed', lateErrors: await install(ending, limits) }
+}
+
+function whoDecidesAlone(
+  promisers: readonly TwoPhaseResource[],
+): { readonly resource: TwoPhaseResource; readonly decider: Decider } | undefined {
+  for (const resource of promisers) {
+    const decider = resource.alone?.()
+    if (decider !== undefined) return { resource, decider }
+  }
+  return undefined
 }
 
 /** The decision stands, so nothing here fails the commit. */
-async function install(promisers: readonly TwoPhaseResource[], limits: CommitLimits): Promise<unknown[]> {
+async function install(resources: readonly Resource[], limits: CommitLimits): Promise<unknown[]> {
   const lateErrors: unknown[] = []
-  for (const resource of promisers) {
+  for (const resource of resources) {
     try {
       const installing = untilAnswered(resource.commit(), limits)
       if (installing !== undefined) await installing
@@ -111,9 +129,9 @@ async function install(promisers: readonly TwoPhaseResource[], limits: CommitLim
       lateErrors.push(error)
     }
   }
-  for (const resource of promisers) {
+  for (const resource of resources) {
     try {
-      resource.release?.()
+      if (resource.phases === 2) resource.release?.()
     } catch (error) {
       lateErrors.push(error) // it broke its promise; the others let go all the same
     }
@@ -126,7 +144,7 @@ function isUnknown(error: unknown): error is SessionTxError {
 }
 
 /** Never rejects: who cannot tell, after all, does not know. Undefined: there is no way to find out. */
-function findOut(decider: OnePhaseResource, doubt: SessionTxError): Promise<Found | 'unknown'> | undefined {
+function findOut(decider: Decider, doubt: SessionTxError): Promise<Found | 'unknown'> | undefined {
   const unknown = (error: unknown): 'unknown' => {
     attachError(doubt, error)
     return 'unknown'
@@ -145,7 +163,7 @@ function inPatience<F>(finding: Promise<F>, limits: CommitLimits): Promise<F | u
   return limits.within(finding, patienceMs(limits), () => late).catch(() => undefined)
 }
 
-function notCommitted({ name }: OnePhaseResource, doubt: SessionTxError): SessionTxError {
+function notCommitted({ name }: Decider, doubt: SessionTxError): SessionTxError {
   const message = `COMMIT of '${name}' was not answered; it has not committed and never will`
   return conflictError(message, { kind: 'connection', store: name }, doubt)
 }

@@ -1,7 +1,8 @@
 /**
- * legacyStore over real stores: express-session's own in memory, express-mysql-session on MariaDB, and one in the form of
- * koa-session. What it keeps of the contract, what it cannot, and that a failing store is told before COMMIT.
+ * legacyStore over real stores: express-session's own in memory, express-mysql-session on MariaDB, connect-redis
+ * on Redis, and one in the form of koa-session. What it keeps of the contract, what it cannot, and that a failing store is told before COMMIT.
  */
+import { RedisStore } from 'connect-redis'
 import expressSession from 'express-session'
 import withExpressSession from 'express-mysql-session'
 import mysql, { type RowDataPacket } from 'mysql2/promise'
@@ -12,6 +13,7 @@ import { deferred } from '../support/barrier.js'
 import type { Client } from '../support/client.js'
 import { fakeEnvironment } from '../support/clock.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
+import { newPrefix, openNodeRedis } from '../support/redis.js'
 
 let db: TestDatabase
 const undo: (() => unknown)[] = []
@@ -77,9 +79,16 @@ async function mysqlSession(): Promise<object> {
   return store
 }
 
+async function nodeRedis(): Promise<object> {
+  const client = await openNodeRedis()
+  undo.push(() => client.close())
+  return new RedisStore({ client, prefix: newPrefix() })
+}
+
 const STORES: readonly (readonly [string, () => object | Promise<object>])[] = [
   ['express-session in memory', () => new expressSession.MemoryStore()],
   ['express-mysql-session', mysqlSession],
+  ['connect-redis', nodeRedis],
   ['one in the form of koa-session', () => new KoaStore()],
 ]
 

@@ -7,6 +7,8 @@
  *   deciding    off its connection: its transaction's step was sent    attached (COMMIT was answered), settling
  *   settling    nobody's, until its row tells what became of that      free, gone (the row does not tell)
  *   free        the next connection's                                  attached, gone (its row has gone; close)
+ *   announced   named by intents of a session store: what its row      free
+ *               says of its last transaction is still asked for
  *
  * A connection gets its slot when it is set up, not when it first needs it, and nothing but its own transactions touches
  * the row meanwhile, not even to say that the process is alive: under snapshot isolation a row that somebody else has
@@ -21,14 +23,17 @@ import {
   dropForsaken,
   dropSlot,
   FORSAKEN_AFTER_MS,
-  FORSAKEN_SLOTS,
+  forsakenSlots,
   insertSlot,
   refreshSlot,
+  slotId,
 } from './commit-table.js'
 import type { CoreConnection, CorePool } from '../driver.js'
 import { classify } from '../errors.js'
 import { okOf, rowsOf } from '../round-trip.js'
 import { setUpError } from '../set-up-error.js'
+import { type Fate, Lookup } from './lookup.js'
+import type { Claimed, Victim } from './settle.js'
 import { Settler, type Unsettled } from './settler.js'
 import { sideConnector } from '../side-connection.js'
 
@@ -38,6 +43,10 @@ export interface Slot {
   seq: number
   /** When its row last said that it is somebody's. */
   seenAt: number
+  /** Intents name its last transaction, or its next one. */
+  isAnnounced: boolean
+  /** Nothing that went through it is open; it becomes free when it is announced no longer. */
+  isIdle: boolean
 }
 
 /** The transaction after the last one of a slot that we know of. */
@@ -49,6 +58,12 @@ interface CommitRecordSetup {
   readonly pool: CorePool
   readonly environment: Environment
   readonly events: EventHub
+  /** Every transaction is recorded, not only those that are announced. */
+  readonly always: boolean
+  /** Other processes ask for transactions, by intents in the store of sessions. */
+  readonly isAsked: boolean
+  /** Lends a connection and takes it back: then it is known how to connect. */
+  readonly lend: () => Promise<void>
 }
 
 /** Longest that close() waits for what is in doubt. */
@@ -59,13 +74,19 @@ export class CommitRecord {
   readonly #settler: Settler
   readonly #process = randomBytes(12).toString('hex')
   #made = 0
+  #announced = 0
   #free: Slot[] = []
   #connect: (() => CoreConnection) | undefined
   #sweeping: Promise<void> | undefined
+  readonly #lookup = new Lookup(async () => (await this.#connector())())
 
   constructor(setup: CommitRecordSetup) {
     this.#setup = setup
     this.#settler = new Settler(setup.environment)
+  }
+
+  get always(): boolean {
+    return this.#setup.always
   }
 
   /** How many transactions' COMMIT was sent and not answered, without it being known yet what became of them. */
@@ -84,14 +105,21 @@ export class CommitRecord {
         if (this.isFresh(slot) || (await this.#refresh(connection, slot))) return slot
       }
       this.#made += 1
-      const slot = { id: `${this.#process}-${this.#made}`, seq: 0, seenAt: this.#now }
+      const id = slotId(this.#process, this.#made, this.#setup.isAsked)
+      const slot = { id, seq: 0, seenAt: this.#now, isAnnounced: false, isIdle: false }
       await okOf(connection, insertSlot(slot.id))
       await okOf(connection, 'COMMIT')
-      this.#sweeping ??= this.#aside(dropAllForsaken)
+      this.#sweeping ??= this.#aside(connection => dropAllForsaken(connection, false))
       return slot
     } catch (error) {
       throw misconfigured(error) ?? error
     }
+  }
+
+  /** A free slot that needs no looking after; undefined: there is none. */
+  spare(): Slot | undefined {
+    const place = this.#free.findLastIndex(slot => this.isFresh(slot))
+    return place === -1 ? undefined : this.#free.splice(place, 1)[0]
   }
 
   /** However long a transaction through it takes, its row will not be taken for that of a dead process. */
@@ -124,7 +152,53 @@ export class CommitRecord {
 
   /** Nothing that went through it is open. */
   free(slot: Slot): void {
-    this.#free.push(slot)
+    slot.isIdle = slot.isAnnounced
+    if (!slot.isAnnounced) this.#free.push(slot)
+  }
+
+  /** @returns what tells this announcement from every other one of this process */
+  announce(slot: Slot): string {
+    slot.isAnnounced = true
+    this.#announced += 1
+    return this.#announced.toString(36)
+  }
+  /** Nobody asks for its last transaction any more. */
+  forget(slot: Slot): void {
+    slot.isAnnounced = false
+    if (slot.isIdle) this.#free.push(slot)
+    slot.isIdle = false
+  }
+
+  /**
+   * What has become of a transaction of any process by now.
+   * @throws STORE_UNAVAILABLE
+   */
+  fateOf(claimed: Claimed): Promise<Fate> {
+    return this.#lookup.fateOf(claimed)
+  }
+
+  /** Of any process: by force, where it is open. Resolves when that is known, however long the database is away. */
+  async settleForeign(claimed: Claimed, victim: Victim): Promise<'committed' | 'rolledBack'> {
+    const { slot, seq, txid } = claimed
+    const verdict = await this.#settler.settle(
+      { slot, seq, txid, sent: false, victim },
+      await this.#connector(),
+    )
+    // Its number was another's, or its row has been dropped: then nobody asks for one that has committed.
+    return verdict.outcome === 'committed' ? 'committed' : 'rolledBack'
+  }
+
+  async #connector(): Promise<() => CoreConnection> {
+    if (this.#connect === undefined) await this.#setup.lend()
+    if (this.#connect === undefined) throw new TypeError('a connection was lent without a slot')
+    return this.#connect
+  }
+
+  /** All intents have been looked at: what forsaken rows say nobody asks for. */
+  swept(): void {
+    this.#sweeping = Promise.resolve(this.#sweeping).then(() =>
+      this.#aside(connection => dropAllForsaken(connection, true)),
+    )
   }
 
   /**
@@ -167,6 +241,7 @@ export class CommitRecord {
       process.emitWarning(`${message}. The session keeps its old values.`, 'SessionTxWarning')
     }
     await this.#sweeping
+    this.#lookup.close()
     const slots = this.#free.splice(0)
     if (slots.length === 0) return
     await this.#aside(async connection => {
@@ -193,8 +268,8 @@ export class CommitRecord {
  * Slots of processes that ended without close(). Dropping a row is as good a fence as changing it: what may still be on
  * its way matches nothing from then on, and ids do not come again.
  */
-async function dropAllForsaken(connection: CoreConnection): Promise<void> {
-  for (const [slot, seq] of await rowsOf(connection, FORSAKEN_SLOTS)) {
+async function dropAllForsaken(connection: CoreConnection, areAnnounced: boolean): Promise<void> {
+  for (const [slot, seq] of await rowsOf(connection, forsakenSlots(areAnnounced))) {
     // One that is locked belongs to a transaction in flight: it is waited for, and no longer than a second.
     await okOf(connection, dropForsaken(String(slot), Number(seq))).catch((error: unknown) => {
       if (classify(error, 'mariadb')?.kind !== 'lockWait') throw error

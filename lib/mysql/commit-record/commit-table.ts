@@ -53,6 +53,11 @@ export function confirmSlot(slot: string, seq: number): string {
   return `UPDATE ${COMMIT_TABLE} SET seen_at = ${later} WHERE ${at(slot, seq)}`
 }
 
+/** What is committed by now; waits for nobody. */
+export function lookAtSlots(slots: readonly string[]): string {
+  return `SELECT slot, seq, txid, state FROM ${COMMIT_TABLE} WHERE slot IN (${slots.map(text).join(', ')})`
+}
+
 /** Waits for a transaction that has changed the row and has not ended. */
 export function lockSlot(slot: string): string {
   return `SELECT seq, txid, state FROM ${COMMIT_TABLE} WHERE slot = ${text(slot)} FOR UPDATE`
@@ -62,7 +67,17 @@ export function dropSlot(slot: string, seq: number): string {
   return `DELETE FROM ${COMMIT_TABLE} WHERE ${at(slot, seq)}`
 }
 
-export const FORSAKEN_SLOTS = `SELECT slot, seq FROM ${COMMIT_TABLE} WHERE ${FORSAKEN} LIMIT 1000`
+/** Begins the ids of slots that others may ask for: dropped only after all who may have been looked for. */
+const ANNOUNCED = 'announced-'
+
+export function slotId(process: string, number: number, isAnnounced: boolean): string {
+  return `${isAnnounced ? ANNOUNCED : ''}${process}-${number}`
+}
+
+export function forsakenSlots(areAnnounced: boolean): string {
+  const kind = `slot ${areAnnounced ? '' : 'NOT '}LIKE '${ANNOUNCED}%'`
+  return `SELECT slot, seq FROM ${COMMIT_TABLE} WHERE ${FORSAKEN} AND ${kind} LIMIT 1000`
+}
 
 /** Waits for a transaction that goes through it; afterwards none can. */
 export function dropForsaken(slot: string, seq: number): string {

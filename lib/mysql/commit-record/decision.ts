@@ -7,12 +7,14 @@
  * meanwhile has decided that this transaction never commits.
  */
 import { conflictError, SessionTxError } from '../../errors.js'
+import type { AnnouncedDecision } from '../../transaction/announced-decision.js'
 import type { Found } from '../../transaction/resource.js'
 import { type CommitRecord, misconfigured, type Slot } from './commit-record.js'
 import { decideSlot } from './commit-table.js'
 import { atCommit } from '../errors.js'
 import type { Lease } from '../lease/lease.js'
-import { okOf } from '../round-trip.js'
+import type { MysqlResourceSetup } from '../resource-setup.js'
+import { answered, okOf } from '../round-trip.js'
 
 interface DecisionSetup {
   readonly lease: Lease
@@ -24,15 +26,36 @@ interface DecisionSetup {
   recognise(error: unknown): SessionTxError | undefined
 }
 
+/** The end of the transaction that is open on this connection. */
+export function decisionOn(
+  lease: Lease,
+  { transaction, broker, recognise }: Pick<MysqlResourceSetup, 'transaction' | 'broker' | 'recognise'>,
+): Decision {
+  return new Decision({
+    lease,
+    transactionId: transaction.id,
+    record: broker.record,
+    sendCommit: async () => {
+      await answered(lease.connection, 'COMMIT')
+    },
+    recognise: error => recognise(error, lease.server.flavour, 'commit')?.conflict,
+  })
+}
+
 export class Decision {
   readonly #setup: DecisionSetup
+  /** In the row: of all attempts of a transaction, once it is announced of this one alone. */
+  #txid: string
   #slot: Slot | undefined
+  /** The step has been sent: whoever wants the row after us has to find out whether it was made. */
+  #stepSent = false
   #sent = false
   #inDoubt = false
   #settling: Promise<Found> | undefined
 
   constructor(setup: DecisionSetup) {
     this.#setup = setup
+    this.#txid = setup.transactionId
   }
 
   /** COMMIT was sent and not answered. */
@@ -41,13 +64,30 @@ export class Decision {
   }
 
   /**
+   * Says by which row and step others will know what became of this transaction, before either is made.
+   * @throws CONFLICT of kind `connection`
+   */
+  announce(): AnnouncedDecision {
+    const { lease, record } = this.#setup
+    const slot = lease.takeSlot()
+    if (record === undefined || slot === undefined)
+      throw conflict('the connection has no slot for its commit record')
+    this.#slot = slot
+    this.#txid += `.${record.announce(slot)}`
+    const { connection, serverIdentity } = lease
+    const { threadId } = connection
+    const forget = (): void => record.forget(slot)
+    return { slot: slot.id, seq: slot.seq + 1, txid: this.#txid, threadId, serverIdentity, forget }
+  }
+
+  /**
    * @throws CONFLICT of kind `connection` if the record could not be written, or COMMIT not be sent; what either is
    * answered with, if that says that nothing was committed; COMMIT_UNKNOWN
    */
   async carryOut(): Promise<void> {
     const { lease, record, sendCommit } = this.#setup
-    if (record !== undefined) {
-      this.#slot = lease.takeSlot()
+    if (record !== undefined && (record.always || this.#slot !== undefined)) {
+      this.#slot ??= lease.takeSlot()
       await this.#step()
     }
     this.#sent = true
@@ -79,9 +119,10 @@ export class Decision {
   async #step(): Promise<void> {
     const slot = this.#slot
     if (slot === undefined) throw conflict('the connection has no slot for its commit record')
+    this.#stepSent = true
     const { affectedRows } = await okOf(
       this.#setup.lease.connection,
-      decideSlot(slot.id, slot.seq + 1, this.#setup.transactionId, 'C'),
+      decideSlot(slot.id, slot.seq + 1, this.#txid, 'C'),
     ).catch((error: unknown) => {
       throw this.#notWritten(error)
     })
@@ -100,8 +141,11 @@ export class Decision {
   }
 
   #putBack(): void {
-    if (this.#slot !== undefined) this.#setup.lease.putBack(this.#slot)
+    const slot = this.#slot
     this.#slot = undefined
+    if (slot === undefined) return
+    if (slot.isAnnounced) this.#setup.record?.free(slot)
+    else this.#setup.lease.putBack(slot)
   }
 
   /**
@@ -109,13 +153,14 @@ export class Decision {
    * @param destroyed without a word to the server, whose thread may still be at work
    */
   end(destroyed: boolean): void {
-    const { lease, record, transactionId } = this.#setup
+    const { lease, record } = this.#setup
+    if (!this.#stepSent) return this.#putBack()
     const slot = this.#slot
     this.#slot = undefined
     if (slot === undefined || record === undefined) return
     const { connection, serverIdentity, since } = lease
     const victim = destroyed ? { threadId: connection.threadId, serverIdentity, since } : undefined
-    this.#settling = record.settle({ slot, txid: transactionId, sent: this.#sent, victim })
+    this.#settling = record.settle({ slot, txid: this.#txid, sent: this.#sent, victim })
     this.#settling.catch(() => {}) // nobody asks, unless COMMIT was sent
   }
 

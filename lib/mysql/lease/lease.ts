@@ -257,10 +257,15 @@ export class LeaseBroker {
     this.#idle.push(leased)
   }
 
-  /** False: its slot is being settled, or has rested for so long that its row has to be looked after: set up anew. */
-  #records({ slot }: LeasedConnection): boolean {
+  /**
+   * False: its slot is being settled, or asked for, and there is no other, or has rested for so long that its row has to be
+   * looked after: set up anew.
+   */
+  #records(leased: LeasedConnection): boolean {
     const { record } = this.#options
-    return record === undefined || (slot !== undefined && record.isFresh(slot))
+    if (record === undefined) return true
+    leased.slot ??= record.spare()
+    return leased.slot !== undefined && record.isFresh(leased.slot)
   }
 
   /**

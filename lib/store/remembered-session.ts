@@ -1,22 +1,14 @@
 /**
- * A session of the MySQL store as this process knows it: what it last heard of each variable. It may be old, and its
- * variables may be of different moments; whoever uses it has it checked (mysql-claim.ts). Knows nothing of SQL.
+ * A session that is kept elsewhere and shared by processes, as this process knows it: what it last heard of each variable.
+ * It may be old, and its variables may be of different moments; whoever uses it has it checked (mysql-claim.ts,
+ * redis-claim.ts). Knows nothing of where it is kept.
  */
-import { randomInt } from 'node:crypto'
-import type { Settled, StoredVariable, TextRows } from '../session/store.js'
+import type { SessionSnapshot, Settled, StoredVariable } from '../session/store.js'
 import { decodeValue } from './codec.js'
-import { variableOf } from './variable-name.js'
 import { VersionedVariables } from './versioned-variables.js'
 
-const STAMP_MAX = 2 ** 48 - 1
-
-/** Told apart from every other commit's; as text, since the column is wider than what a number holds. */
-export function newStamp(): string {
-  return String(randomInt(1, STAMP_MAX))
-}
-
 /** One state of one variable. Decoded when it is first read: most of a session is not, in most requests. */
-export class MysqlVariable implements StoredVariable {
+export class RememberedVariable implements StoredVariable {
   readonly version: number
   readonly stamp: string
   readonly by: string
@@ -38,14 +30,14 @@ export class MysqlVariable implements StoredVariable {
     by: string,
     text: string,
     format: number,
-  ): MysqlVariable {
-    const variable = new MysqlVariable(version, stamp, by, Buffer.byteLength(text))
+  ): RememberedVariable {
+    const variable = new RememberedVariable(version, stamp, by, Buffer.byteLength(text))
     variable.#source = { text, format, name }
     return variable
   }
 
-  static written(settled: Settled, version: number, stamp: string, by: string): MysqlVariable {
-    const variable = new MysqlVariable(version, stamp, by, settled.sizeBytes)
+  static written(settled: Settled, version: number, stamp: string, by: string): RememberedVariable {
+    const variable = new RememberedVariable(version, stamp, by, settled.sizeBytes)
     variable.#value = settled.value
     return variable
   }
@@ -61,24 +53,12 @@ export class MysqlVariable implements StoredVariable {
   }
 }
 
-/** Columns of `SessionStatements.fetch` and `look`. */
-export interface FetchedRow {
-  readonly variable: string
-  readonly version: number
-  readonly stamp: string
-  readonly by: string
+/** What tells the state of a variable in a snapshot from every other one; undefined: it is not there. */
+export function stampIn(snapshot: SessionSnapshot, name: string): string | undefined {
+  return (snapshot.get(name) as RememberedVariable | undefined)?.stamp
 }
 
-export function fetchedRow([variable, version, stamp, by]: TextRows[number]): FetchedRow {
-  return {
-    variable: variable ?? '',
-    version: Number(version),
-    stamp: stamp ?? '0',
-    by: by ?? '',
-  }
-}
-
-export class MysqlEntry {
+export class RememberedSession {
   readonly variables = new VersionedVariables()
   /** On the clock of this process. */
   createdAt: number
@@ -104,7 +84,7 @@ export class MysqlEntry {
   }
 
   stampOf(name: string): string | undefined {
-    return (this.variables.latest.get(name) as MysqlVariable | undefined)?.stamp
+    return stampIn(this.variables.latest, name)
   }
 
   /** A claim of this process is about to be committed; the function is called when it is known what became of it. */
@@ -131,10 +111,10 @@ export class MysqlEntry {
    * A commit of this process. The server frees a commit's locks before it answers, so the answer to the next one may be
    * heard first: what has a higher version by now stays.
    */
-  commit(given: ReadonlyMap<string, MysqlVariable | undefined>, whole: boolean): void {
+  commit(given: ReadonlyMap<string, RememberedVariable | undefined>, whole: boolean): void {
     if (this.dead) return
     const moment = this.ask()
-    const isNews = ([name, variable]: [string, MysqlVariable | undefined]): boolean =>
+    const isNews = ([name, variable]: [string, RememberedVariable | undefined]): boolean =>
       variable === undefined || (this.variables.latest.get(name)?.version ?? 0) < variable.version
     const news = new Map([...given].filter(isNews))
     for (const name of news.keys()) this.#heard.set(name, moment)
@@ -142,13 +122,16 @@ export class MysqlEntry {
   }
 
   /**
-   * Everything that was stored at some moment after `askedAt`; values of variables whose stamp is known are left out.
+   * What was stored at some moment after `askedAt`: the names of all variables, and those that were not known as they are.
    * What was heard of since is newer, perhaps.
    * @returns false if there was such a variable: then what the entry has now is of several moments
    */
-  absorb(rows: readonly FetchedRow[], changed: ReadonlyMap<string, MysqlVariable>, askedAt: number): boolean {
-    const news = new Map<string, MysqlVariable | undefined>(changed)
-    const names = new Set(rows.map(({ variable }) => variableOf(variable)))
+  absorb(
+    names: ReadonlySet<string>,
+    changed: ReadonlyMap<string, RememberedVariable>,
+    askedAt: number,
+  ): boolean {
+    const news = new Map<string, RememberedVariable | undefined>(changed)
     for (const name of this.variables.latest.names()) if (!names.has(name)) news.set(name, undefined)
     let isComplete = true
     for (const [name, moment] of this.#heard) {
