@@ -92,7 +92,7 @@ async function takeOutOfCart({ session, sent }: Visit): Promise<CartLine | undef
 
 /** There is no password: this shop trusts everybody. The session gets a new id, and the cart comes along. */
 async function logIn({ session, sent }: Visit): Promise<unknown> {
-  const name = String(sent['name'] ?? '').trim()
+  const name = typeof sent['name'] === 'string' ? sent['name'].trim() : ''
   insist(name !== '' && name.length <= NAME_LENGTH_MAX, 400, 'a name has 1 to 40 characters')
   await session.regenerate({ keep: ['customer', 'cart', 'visits', 'spent', 'orders'] })
   session.name = name

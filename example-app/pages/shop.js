@@ -19,7 +19,7 @@
   }
 
   /** Both read the cart, ponder, and write it: the second one to commit has lost and runs again. */
-  document.getElementById('race').addEventListener('click', async () => {
+  async function race() {
     const both = await Promise.all(
       ['tea', 'cake'].map(item => send('POST', '/cart', { item, ponderMs: 300 })),
     )
@@ -27,9 +27,9 @@
       tell(`Tab ${tab + 1}: ${status}, ${attempts === 1 ? 'ran once' : `ran ${attempts} times`}`),
     )
     tell('Both lines are in the cart: load the page again.')
-  })
+  }
 
-  document.getElementById('storm').addEventListener('click', async () => {
+  async function storm() {
     const counts = { answered: 0, again: 0, refused: 0 }
     const shopper = async () => {
       for (let round = 0; round < 10; round++) {
@@ -47,5 +47,8 @@
     }
     await Promise.all(Array.from({ length: 8 }, shopper))
     tell(`Storm: ${counts.answered} answers, ${counts.again} after a re-run, ${counts.refused} refused`)
-  })
+  }
+
+  for (const [id, start] of Object.entries({ race, storm }))
+    document.getElementById(id).addEventListener('click', () => void start())
 })()
