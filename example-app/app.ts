@@ -9,6 +9,8 @@ import {
   type SessionTx,
   type SessionTxContext,
 } from 'session-tx'
+import { koaShop } from './koa-shop.js'
+import { sorryPage } from './pages/shop-page.js'
 import { shop } from './shop.js'
 
 export interface ShopApp {
@@ -23,7 +25,19 @@ export function createApp(pool: object, store: SessionStore = memoryStore()): Sh
   const tx = sessionTx({ pool, store, resolve: { visits: resolvers.counter } })
   app.use(tx.metrics())
   app.use(bodyParser())
+  app.use(async (ctx, next) => {
+    try {
+      await next()
+    } catch (error) {
+      // Above session-tx: what is rendered here is the answer to a request that has been rolled back.
+      const { status = 500, message } = error as { status?: number; message: string }
+      if (status >= 500 || ctx.accepts('json', 'html') !== 'html') throw error
+      ctx.status = status
+      ctx.type = 'html'
+      ctx.body = sorryPage(message)
+    }
+  })
   app.use(tx)
-  app.use(shop().routes())
+  app.use(koaShop(shop()).routes())
   return { app, tx }
 }

@@ -4,7 +4,8 @@
  * commit.
  */
 import { randomInt } from 'node:crypto'
-import type { Context, Stock } from './shop.js'
+import type { Stock } from './shop.js'
+import { insist, type Visit } from './visit.js'
 
 /** The shop's money lies in several tills, so that not every checkout has to wait for one row. */
 const TILLS = 8
@@ -17,16 +18,15 @@ interface Inserted {
   readonly insertId: number
 }
 
-export async function checkOut(ctx: Context, lock: string): Promise<void> {
-  const { session, tx } = ctx
+export async function checkOut({ session, tx, receipt }: Visit, lock: string): Promise<unknown> {
   const { customer = '', cart = [] } = session
-  ctx.assert(cart.length > 0, 409, 'the cart is empty')
+  insist(cart.length > 0, 409, 'the cart is empty')
 
   const wanted = [...new Set(cart.map(({ item }) => item))]
   const shelves = `SELECT item, price, n FROM stock WHERE item IN (?) ORDER BY item ${lock}`
   const [stock] = await tx.query<Stock[]>(shelves, [wanted])
   const left = new Map(stock.map(({ item, n }) => [item, n - cart.filter(line => line.item === item).length]))
-  for (const [item, n] of left) ctx.assert(n >= 0, 409, `sold out: ${item}`)
+  for (const [item, n] of left) insist(n >= 0, 409, `sold out: ${item}`)
   const prices = new Map(stock.map(({ item, price }) => [item, price]))
   const total = cart.reduce((sum, { item }) => sum + (prices.get(item) ?? 0), 0)
 
@@ -35,7 +35,7 @@ export async function checkOut(ctx: Context, lock: string): Promise<void> {
   const [rows] = await tx.query<Account[]>(accounts, [[customer, till]])
   const balances = new Map(rows.map(({ owner, balance }) => [owner, balance]))
   const own = balances.get(customer) ?? 0
-  ctx.assert(own >= total, 402, `the balance is short: ${own} of ${total}`)
+  insist(own >= total, 402, `the balance is short: ${own} of ${total}`)
 
   const [{ insertId: order }] = await tx.query<Inserted>('INSERT INTO orders (customer, total) VALUES (?)', [
     [customer, total],
@@ -50,6 +50,6 @@ export async function checkOut(ctx: Context, lock: string): Promise<void> {
   session.cart = []
   session.spent = (session.spent ?? 0) + total
   session.orders = (session.orders ?? 0) + 1
-  tx.afterCommit(() => ctx.app.emit('receipt', order))
-  ctx.body = { order, total }
+  tx.afterCommit(() => receipt(order))
+  return { order, total }
 }

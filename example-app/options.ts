@@ -2,10 +2,14 @@
 import { parseArgs } from 'node:util'
 import { STORE_NAMES, type StoreName } from './stores.js'
 
+const FRAMEWORKS = ['koa', 'express'] as const
+
 export interface StartOptions {
   readonly store: StoreName
+  readonly framework: (typeof FRAMEWORKS)[number]
 }
-export interface DemoOptions extends StartOptions {
+export interface DemoOptions {
+  readonly store: StoreName
   /** Of load, all applications together. */
   readonly seconds: number
   /** How many serve the shop. */
@@ -26,8 +30,12 @@ const STORE = { type: 'string', default: 'memory' } as const
 
 /** @throws UsageError */
 export function startOptions(args: readonly string[]): StartOptions {
-  const { store } = parsed(() => parseArgs({ args: [...args], options: { store: STORE } }).values)
-  return { store: storeFrom(store) }
+  const options = { store: STORE, framework: { type: 'string', default: 'koa' } } as const
+  const said = parsed(() => parseArgs({ args: [...args], options }).values)
+  const framework = FRAMEWORKS.find(known => known === said.framework)
+  if (framework === undefined)
+    throw new UsageError(`--framework must be ${FRAMEWORKS.join(' or ')}, got '${said.framework}'`)
+  return { store: storeFrom(said.store), framework }
 }
 
 /** @throws UsageError */

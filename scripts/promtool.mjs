@@ -53,7 +53,10 @@ async function lint(promtool) {
   }
   await tx.metrics()(ctx, () => {})
   await tx.close()
-  const { status, stdout, stderr } = spawnSync(promtool, ['check', 'metrics'], { input: ctx.body })
-  process.stderr.write(Buffer.concat([stdout, stderr]))
+  const { status, stdout, stderr } = spawnSync(promtool, ['check', 'metrics'], {
+    input: ctx.body,
+    encoding: 'utf8',
+  })
+  process.stderr.write(`${stdout}${stderr}`)
   return status
 }

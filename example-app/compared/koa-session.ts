@@ -7,6 +7,7 @@ import Koa, { type DefaultState } from 'koa'
 import koaSession from 'koa-session'
 import type { Pool, PoolConnection } from 'mysql2/promise'
 import type { SessionTxContext } from 'session-tx'
+import { koaShop } from '../koa-shop.js'
 import { shop } from '../shop.js'
 import type { KoaSessionStore } from './koa-session-stores.js'
 
@@ -43,7 +44,7 @@ export function koaSessionApp(pool: Pool, store: KoaSessionStore, lock: '' | 'FO
     }
     for (const hook of afterCommit) hook()
   })
-  app.use(shop({ lock }).routes())
+  app.use(koaShop(shop(lock)).routes())
   return { app, counts: () => ({ conflicts, reruns: 0 }) }
 }
 

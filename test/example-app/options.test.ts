@@ -3,14 +3,17 @@ import { demoOptions, startOptions, UsageError } from '../../example-app/options
 
 test('nothing said: 15 seconds, one process, sessions in memory', () => {
   expect(demoOptions([])).toEqual({ seconds: 15, processes: 1, store: 'memory' })
-  expect(startOptions([])).toEqual({ store: 'memory' })
+  expect(startOptions([])).toEqual({ store: 'memory', framework: 'koa' })
 })
 
 test('everything said', () => {
   const args = ['--processes', '4', '--store', 'mysql', '--seconds', '2.5']
   expect(demoOptions(args)).toEqual({ seconds: 2.5, processes: 4, store: 'mysql' })
   expect(demoOptions(['--store=mysql'])).toEqual({ seconds: 15, processes: 1, store: 'mysql' })
-  expect(startOptions(['--store', 'mysql'])).toEqual({ store: 'mysql' })
+  expect(startOptions(['--store', 'mysql', '--framework', 'express'])).toEqual({
+    store: 'mysql',
+    framework: 'express',
+  })
 })
 
 const seconds = '--seconds must be a number of more than 0 and at most 3600, got '
@@ -43,7 +46,13 @@ test.each([
   expect(() => demoOptions(args)).toThrow(sentence)
 })
 
-test('npm start has no other option than --store', () => {
-  for (const args of [['--processes', '4'], ['--seconds', '1'], ['--store', 'redis'], ['3000']])
+test('npm start has no other options than --store and --framework', () => {
+  for (const args of [
+    ['--processes', '4'],
+    ['--seconds', '1'],
+    ['--store', 'redis'],
+    ['--framework', 'hapi'],
+    ['3000'],
+  ])
     expect(() => startOptions(args)).toThrow(UsageError)
 })

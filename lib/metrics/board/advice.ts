@@ -63,10 +63,12 @@ const NAMELESS: Readonly<Record<ConflictKind, string>> = {
 
 const REMEDIES: Readonly<Record<ConflictKind, (spot: Spot) => string>> = {
   variable: ({ what, loser, winner }) =>
-    loser === winner
-      ? `merge its changes with a resolver, \`resolve: { ${key(what)}: resolvers.counter }\` for a number, ` +
-        '`resolvers.union` or `resolvers.append` for a list'
-      : `split it into one variable for each, or use \`resolve: { ${key(what)}: resolvers.disjoint }\``,
+    winner === UNKNOWN_WINNER
+      ? `give it a resolver, \`resolve: { ${key(what)}: … }\`, or split it where routes use different parts of it`
+      : loser === winner
+        ? `merge its changes with a resolver, \`resolve: { ${key(what)}: resolvers.counter }\` for a number, ` +
+          '`resolvers.union` or `resolvers.append` for a list'
+        : `split it into one variable for each, or use \`resolve: { ${key(what)}: resolvers.disjoint }\``,
   read: () => 'call `tx.readCurrent` only for what must not change until the commit',
   names: () =>
     'do not list the session’s names where parallel requests add some; read the variables you need',
