@@ -27,8 +27,3 @@ const prefix = newPrefix()
 
 storeContract('redisStore with node-redis', () => redisStore(nodeRedis, { prefix }), capabilities)
 storeContract('redisStore with ioredis', () => redisStore(ioredis, { prefix }), capabilities)
-storeContract(
-  'redisStore that remembers nothing',
-  () => redisStore(nodeRedis, { prefix, cache: false }),
-  capabilities,
-)
