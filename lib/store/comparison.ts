@@ -48,12 +48,16 @@ export class Comparison {
     const lost: LostPart[] = []
     for (const part of parts) {
       if (part === NAMES) {
-        if (!this.#sameNames(found)) lost.push(this.#ofSession(NAMES, true, neverChecked || !this.#fresh))
+        if (!this.#sameNames(found)) lost.push(this.lostNames(neverChecked))
       } else if (found.states.get(part)?.stamp !== this.baseStamp(part)) {
         lost.push({ ...this.lostVariable(part, found), onlyRead: true, stale: neverChecked || !this.#fresh })
       }
     }
     return lost
+  }
+
+  lostNames(neverChecked: boolean): LostPart {
+    return this.#ofSession(NAMES, true, neverChecked || !this.#fresh)
   }
 
   #sameNames({ states }: Found): boolean {

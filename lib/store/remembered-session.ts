@@ -65,6 +65,8 @@ export class RememberedSession {
   touchedAt: number
   /** It does not exist (any more): nobody can commit to it. */
   dead = false
+  /** All commits up to this one are known; for a store that counts them. */
+  commits = 0
   /** How many times it is fetched again before it is trusted: it was old when it was used. */
   distrust = 0
 

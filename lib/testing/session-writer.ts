@@ -47,7 +47,7 @@ export class Writer {
   /** What the store said was lost, each time that it said so. */
   readonly lost: (readonly LostPart[])[] = []
   readonly #from: WriterSource
-  readonly #transaction: AttemptTransaction | undefined
+  readonly #transaction: AttemptTransaction
   #begun: OwnTransaction | undefined
   #isJoint = false
   #claim: Claim | undefined
@@ -57,8 +57,8 @@ export class Writer {
     this.open = open
     this.base = open.snapshot()
     const { database } = from
-    if (database === undefined) return
     const begin = async (): Promise<OwnTransaction> => {
+      if (database === undefined) throw new TypeError('the store under test has no database')
       this.#begun ??= await database.begin()
       return this.#begun
     }

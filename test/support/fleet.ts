@@ -1,6 +1,6 @@
 /**
  * Processes of the tortured application behind a balancer without stickiness, each with a proxy of its own in front of
- * the database, so that one can be killed when it says, or hears, a certain thing.
+ * the database, and of Redis if sessions are there, so that one can be killed when it says, or hears, a certain thing.
  */
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -17,23 +17,33 @@ export type Moment = 'before' | 'after'
 export interface Member {
   readonly process: ApplicationProcess<unknown>
   readonly proxy: Proxy
+  /** In front of Redis. */
+  readonly redis: Proxy | undefined
+}
+
+/** Where sessions are in Redis. */
+export interface FleetRedis {
+  readonly url: string
+  readonly prefix: string
 }
 
 export class Fleet {
   readonly members: Member[] = []
   readonly #databaseUrl: string
+  readonly #redis: FleetRedis | undefined
   readonly #balancer: Balancer
   /** Started already, so that nobody has to wait for it. */
   #spare: Promise<Member>
 
-  private constructor(databaseUrl: string, balancer: Balancer) {
+  private constructor(databaseUrl: string, balancer: Balancer, redis: FleetRedis | undefined) {
     this.#databaseUrl = databaseUrl
+    this.#redis = redis
     this.#balancer = balancer
     this.#spare = this.#start()
   }
 
-  static async open(databaseUrl: string, count: number): Promise<Fleet> {
-    const fleet = new Fleet(databaseUrl, await Balancer.open())
+  static async open(databaseUrl: string, count: number, redis?: FleetRedis): Promise<Fleet> {
+    const fleet = new Fleet(databaseUrl, await Balancer.open(), redis)
     for (let number = 0; number < count; number++) await fleet.join()
     return fleet
   }
@@ -44,7 +54,11 @@ export class Fleet {
 
   async #start(): Promise<Member> {
     const proxy = await openProxy(this.#databaseUrl)
-    return { process: await ApplicationProcess.start(torturedFile, [proxy.url]), proxy }
+    if (this.#redis === undefined)
+      return { process: await ApplicationProcess.start(torturedFile, [proxy.url]), proxy, redis: undefined }
+    const redis = await openProxy(this.#redis.url)
+    const args = [proxy.url, redis.url, this.#redis.prefix]
+    return { process: await ApplicationProcess.start(torturedFile, args), proxy, redis }
   }
 
   /** One more serves. */
@@ -55,9 +69,14 @@ export class Fleet {
     this.#balancer.add(member.process.port)
   }
 
-  /** Of the next command of that member that matches; resolves when it is dead and another one serves. */
-  async killAt(member: Member, matches: RegExp, moment: Moment): Promise<void> {
-    const { process, proxy } = member
+  /** At the next command of that member that matches; resolves when it is dead and another one serves. */
+  async killAt(
+    member: Member,
+    matches: RegExp,
+    moment: Moment,
+    proxy: Proxy | undefined = member.proxy,
+  ): Promise<void> {
+    const { process } = member
     const exited = new Promise<void>((resolve, reject) => {
       const kill = (): void => void process.kill().then(() => resolve(), reject)
       if (moment === 'after') {
@@ -80,21 +99,26 @@ export class Fleet {
     this.members.splice(this.members.indexOf(member), 1)
     await this.#balancer.remove(member.process.port)
     const code = await member.process.close()
-    await member.proxy.close()
+    await closeProxies(member)
     return code
   }
 
   async #leave(member: Member): Promise<void> {
     this.members.splice(this.members.indexOf(member), 1)
     await this.#balancer.remove(member.process.port)
-    await member.proxy.close()
+    await closeProxies(member)
   }
 
   async close(): Promise<void> {
     await this.#balancer.close()
-    for (const { process, proxy } of [...this.members, await this.#spare]) {
-      await process.end()
-      await proxy.close()
+    for (const member of [...this.members, await this.#spare]) {
+      await member.process.end()
+      await closeProxies(member)
     }
   }
+}
+
+async function closeProxies({ proxy, redis }: Member): Promise<void> {
+  await proxy.close()
+  await redis?.close()
 }

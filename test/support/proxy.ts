@@ -1,9 +1,10 @@
 /**
- * A TCP proxy in front of the database that reads along: it writes down every command, and can lose the answer to one,
- * or the command itself. Only for plain connections without compression, as mysql2 makes them by default.
+ * A TCP proxy in front of the database, or of Redis, that reads along: it writes down every command, and can lose the
+ * answer to one, or the command itself. Only for plain connections without compression, as mysql2 makes them by default.
  */
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { type Deferred, deferred } from './barrier.js'
+import { redisCommands } from './redis-commands.js'
 
 /**
  * `answer lost`: the server carried the command out, and the connection broke before it could say so. `answer late`: it
@@ -14,9 +15,12 @@ import { type Deferred, deferred } from './barrier.js'
 export type Accident = 'answer lost' | 'answer late' | 'command lost' | 'command late' | 'stuck'
 
 export interface Proxy {
-  /** The database's URL, with this proxy in the place of the server. */
+  /** The server's URL, with this proxy in the place of the server. */
   readonly url: string
-  /** Texts of queries and prepared statements; `EXECUTE`, `QUIT` and so on for what has none. */
+  /**
+   * Texts of queries and prepared statements; `EXECUTE`, `QUIT` and so on for what has none. Of Redis the first words; of a
+   * step of redisStore what it is and the key of the session.
+   */
   readonly commands: readonly string[]
   /** Called with each command before it is passed on. */
   onCommand: (command: string) => void
@@ -54,8 +58,9 @@ interface Planned {
   readonly happened: Deferred<void>
 }
 
-export async function openProxy(databaseUrl: string): Promise<Proxy> {
-  const target = new URL(databaseUrl)
+export async function openProxy(serverUrl: string): Promise<Proxy> {
+  const target = new URL(serverUrl)
+  const [cutter, defaultPort] = target.protocol === 'redis:' ? [redisCommands, 6379] : [mysqlCommands, 3306]
   const commands: string[] = []
   const planned: Planned[] = []
   const sockets = new Set<Socket>()
@@ -63,7 +68,7 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
 
   const server = createServer(client => {
     if (isCut) return void client.destroy()
-    const upstream = connect(Number(target.port || 3306), target.hostname)
+    const upstream = connect(Number(target.port || defaultPort), target.hostname)
     client.setNoDelay()
     upstream.setNoDelay()
     let muted: Planned | undefined
@@ -79,12 +84,17 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
         if (!parted || socket === upstream) end()
       })
     }
-    const read = commandReader(command => {
+    const commandsIn = cutter()
+    const heard = (command: string): Planned | undefined => {
       commands.push(command)
       proxy.onCommand(command)
       const place = planned.findIndex(({ matches }) => matches.test(command))
       return place < 0 ? undefined : planned.splice(place, 1)[0]
-    })
+    }
+    const read = (chunk: Buffer): Planned | undefined =>
+      commandsIn(chunk)
+        .map(heard)
+        .find(accident => accident !== undefined)
     client.on('data', (chunk: Buffer) => {
       if (parted) return
       const accident = read(chunk)
@@ -110,7 +120,7 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
   })
 
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const url = new URL(databaseUrl)
+  const url = new URL(serverUrl)
   url.hostname = '127.0.0.1'
   url.port = String((server.address() as AddressInfo).port)
 
@@ -141,21 +151,19 @@ export async function openProxy(databaseUrl: string): Promise<Proxy> {
 }
 
 /** Cuts a client's bytes into packets; only those with number 0 begin a command, the others belong to the log-in. */
-function commandReader(
-  heard: (command: string) => Planned | undefined,
-): (chunk: Buffer) => Planned | undefined {
+function mysqlCommands(): (chunk: Buffer) => readonly string[] {
   let rest = Buffer.alloc(0)
   return chunk => {
     rest = Buffer.concat([rest, chunk])
-    let accident: Planned | undefined
+    const commands: string[] = []
     while (rest.length >= HEADER_LENGTH) {
       const length = rest.readUIntLE(0, 3)
       if (rest.length < HEADER_LENGTH + length) break
       const packet = rest.subarray(HEADER_LENGTH, HEADER_LENGTH + length)
-      if (rest[3] === 0) accident ??= heard(nameOf(packet))
+      if (rest[3] === 0) commands.push(nameOf(packet))
       rest = rest.subarray(HEADER_LENGTH + length)
     }
-    return accident
+    return commands
   }
 }
 

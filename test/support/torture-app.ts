@@ -14,7 +14,9 @@ const COUNTERS_MAX = 100
 export async function makeTables(url: string, ddl: readonly string[]): Promise<void> {
   const setUp = await mysql.createConnection(url)
   await setUp.query('DROP TABLE IF EXISTS effect, counter, sessiontx_commits, sessions, sessions_times')
-  await setUp.query('CREATE TABLE effect (number INT NOT NULL, visitor INT NOT NULL) ENGINE=InnoDB')
+  await setUp.query(
+    'CREATE TABLE effect (number INT NOT NULL, visitor INT NOT NULL, session INT NOT NULL) ENGINE=InnoDB',
+  )
   await setUp.query('CREATE TABLE counter (id INT PRIMARY KEY, n INT NOT NULL) ENGINE=InnoDB')
   await setUp.query(`INSERT INTO counter SELECT seq, 0 FROM seq_0_to_${COUNTERS_MAX - 1}`)
   for (const text of ddl) await setUp.query(text)
@@ -38,7 +40,8 @@ export const addEffect: Middleware = async ctx => {
   const [visitor, number, counter] = ['x-visitor', 'x-number', 'x-counter'].map(name => Number(ctx.get(name)))
   if (ctx.method === 'POST') {
     const numbers = (ctx.session['numbers'] ?? []) as number[]
-    await ctx.tx.query('INSERT INTO effect VALUES (?, ?)', [number, visitor])
+    // A session that was lost and begun anew is another one.
+    await ctx.tx.query('INSERT INTO effect VALUES (?, ?, ?)', [number, visitor, numbers[0] ?? number])
     await ctx.tx.query('UPDATE counter SET n = n + 1 WHERE id = ?', [counter])
     ctx.session['numbers'] = [...numbers, Number(number)]
   }

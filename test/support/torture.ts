@@ -26,16 +26,18 @@ export interface VisitorsSetup {
   readonly count: number
   /** How many rows count; of fewer than visitors, several share one. */
   readonly counters?: number
+  /** All sessions may end, and begin anew with the next request: each agrees with the rows that were made in it. */
+  readonly sessionsEnd?: boolean
 }
 
 export class Visitors {
   readonly answers: Record<string, number> = {}
-  readonly #setup: Required<VisitorsSetup>
+  readonly #setup: VisitorsSetup & { readonly counters: number }
   readonly #clients: readonly Client[]
   readonly #told = new Map<number, Told>()
   #count = 0
 
-  private constructor(setup: Required<VisitorsSetup>) {
+  private constructor(setup: VisitorsSetup & { readonly counters: number }) {
     const { urls, count } = setup
     this.#setup = setup
     this.#clients = Array.from({ length: count }, (_, visitor) => new Client(urls[visitor % urls.length]!))
@@ -90,18 +92,21 @@ export class Visitors {
     const { databaseUrl, urls, counters } = this.#setup
     const looking = await mysql.createConnection(databaseUrl)
     if (urls.length > 1) await looking.query('SET SESSION wsrep_sync_wait = 1') // the nodes of one cluster
-    const [rows] = await looking.query<(RowDataPacket & { number: number; visitor: number })[]>(
-      'SELECT number, visitor FROM effect ORDER BY number',
-    )
+    const [rows] = await looking.query<
+      (RowDataPacket & { number: number; visitor: number; session: number })[]
+    >('SELECT number, visitor, session FROM effect ORDER BY number')
     const [counted] = await looking.query<(RowDataPacket & { n: number })[]>(
       'SELECT n FROM counter ORDER BY id',
     )
     await looking.end()
     const problems: string[] = []
     for (const [visitor, client] of this.#clients.entries()) {
-      const inRows = rows.filter(one => one.visitor === visitor).map(({ number }) => number)
       const { numbers } = (await client.get('/')).json<{ numbers: number[] }>()
       const inSession = numbers.toSorted((a, b) => a - b)
+      const own = rows.filter(one => one.visitor === visitor)
+      const inRows = own
+        .filter(({ session }) => this.#setup.sessionsEnd !== true || session === numbers[0])
+        .map(({ number }) => number)
       if (inSession.join() !== inRows.join())
         problems.push(
           `visitor ${visitor}: the session has ${differing(inSession, inRows)}, the table ${differing(inRows, inSession)}`,
