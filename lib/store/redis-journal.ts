@@ -14,7 +14,7 @@ import { FORMAT, SCRIPT } from './redis-script.js'
 
 export const SHARDS = 256
 
-export type Step =
+type Step =
   | 'look'
   | 'stage'
   | 'commit'
@@ -51,7 +51,7 @@ interface JournalSetup {
   readonly events: EventHub
 }
 
-export function shardOf(key: string): number {
+function shardOf(key: string): number {
   let hash = 0
   for (let place = 0; place < key.length; place += 1) hash = (Math.imul(hash, 31) + key.charCodeAt(place)) | 0
   return (hash ^ (hash >>> 16)) & (SHARDS - 1)

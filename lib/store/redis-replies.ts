@@ -26,7 +26,7 @@ export function intentsIn(list: unknown): Intent[] {
 }
 
 /** As a sweep finds it: with its session, and as the script lists it. */
-export interface ListedIntent extends Intent {
+interface ListedIntent extends Intent {
   readonly key: string
   readonly listed: string
 }

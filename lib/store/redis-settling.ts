@@ -23,7 +23,7 @@ const PAUSE_MS = Object.freeze({ first: 20, max: 1_000 })
 const CLOSE_MS_MAX = 3_000
 
 /** What a publish found: the commit's number, or that somebody else did it, or that there is no session. */
-export type Published = { readonly commits: number } | 'already' | 'gone'
+type Published = { readonly commits: number } | 'already' | 'gone'
 
 export class RedisSettling {
   readonly #setup: SettlingSetup

@@ -4,7 +4,7 @@
  */
 
 /** Names a decision: a row, the step of it that decides, and for whom. */
-interface DecisionRef {
+export interface DecisionRef {
   readonly slot: string
   readonly seq: number
   /** Of one attempt, never of two. */
