@@ -59,7 +59,7 @@ export function demoOptions(args: readonly string[]): DemoOptions {
   const store = storeFrom(said.store)
   if (processes > 1 && store === 'memory')
     throw new UsageError(
-      `--processes ${processes} needs --store mysql: memoryStore keeps a process's sessions to itself`,
+      `--processes ${processes} needs --store mysql or redis: memoryStore keeps a process's sessions to itself`,
     )
   return { seconds, processes, store }
 }
@@ -75,6 +75,6 @@ function parsed<Values>(parse: () => Values): Values {
 
 function storeFrom(name: string): StoreName {
   const found = STORE_NAMES.find(known => known === name)
-  if (found === undefined) throw new UsageError(`--store must be ${STORE_NAMES.join(' or ')}, got '${name}'`)
+  if (found === undefined) throw new UsageError(`--store must be ${STORE_NAMES.join(', ')}, got '${name}'`)
   return found
 }

@@ -1,4 +1,7 @@
-/** `npm start [-- --store mysql --framework express]`: serves the shop until stopped. PORT names the port, MYSQL_URL the database server. */
+/**
+ * `npm start [-- --store mysql --framework express]`: serves the shop until stopped. PORT names the port, MYSQL_URL the
+ * database server, REDIS_URL the other one.
+ */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { pino } from 'pino'
@@ -7,7 +10,7 @@ import { createExpressApp } from './express-app.js'
 import { logConflicts } from './log.js'
 import { type StartOptions, startOptions, USAGE_EXIT_CODE, UsageError } from './options.js'
 import { createDatabase, openPool } from './schema.js'
-import { createStore } from './stores.js'
+import { openStore } from './stores.js'
 
 const { MYSQL_URL: url, PORT: port = '3000' } = process.env
 if (url === undefined) throw new Error('MYSQL_URL is not set: npm start sets it')
@@ -15,7 +18,8 @@ const { store, framework } = understood(process.argv.slice(2))
 
 const pool = openPool(await createDatabase(url, 'session_tx_shop'))
 const log = pino()
-const opened = framework === 'koa' ? koa() : createExpressApp(pool, createStore(store))
+const sessions = await openStore(store)
+const opened = framework === 'koa' ? koa() : createExpressApp(pool, sessions.store)
 const { app, tx } = opened
 app.addListener('receipt', (order: number) => log.info({ order }, 'the receipt goes out'))
 logConflicts(tx, log)
@@ -42,7 +46,7 @@ server.on('error', error => {
 })
 
 function koa() {
-  const made = createApp(pool, createStore(store))
+  const made = createApp(pool, sessions.store)
   const handle = made.app.callback()
   return { ...made, listener: (...both: Parameters<typeof handle>) => void handle(...both) }
 }
@@ -51,6 +55,7 @@ function koa() {
 async function close(): Promise<void> {
   await new Promise(resolve => server.close(resolve))
   await tx.close()
+  await sessions.close()
   await pool.end()
 }
 

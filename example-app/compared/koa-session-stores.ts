@@ -1,7 +1,7 @@
 /** External stores for koa-session, as they are usually written: the whole session, read before and written after. */
 import { setImmediate as later } from 'node:timers/promises'
 import type { Pool, RowDataPacket } from 'mysql2/promise'
-import type { StoreName } from '../stores.js'
+import { openRedis, type StoreName } from '../stores.js'
 
 export interface KoaSessionStore {
   get(key: string): Promise<unknown>
@@ -9,8 +9,18 @@ export interface KoaSessionStore {
   destroy(key: string): Promise<void>
 }
 
-export const koaSessionStore = (name: StoreName, pool: Pool): KoaSessionStore =>
-  name === 'mysql' ? rows(pool) : memory()
+export interface OpenedKoaSessionStore {
+  readonly store: KoaSessionStore
+  close(): Promise<unknown>
+}
+
+export async function openKoaSessionStore(name: StoreName, pool: Pool): Promise<OpenedKoaSessionStore> {
+  if (name === 'redis') {
+    const client = await openRedis()
+    return { store: redis(client), close: () => client.close() }
+  }
+  return { store: name === 'mysql' ? rows(pool) : memory(), close: async () => {} }
+}
 
 /** Answers as Redis does, serialised and later, but without its network. */
 function memory(): KoaSessionStore {
@@ -32,6 +42,22 @@ function memory(): KoaSessionStore {
     },
   }
 }
+
+function redis(client: Awaited<ReturnType<typeof openRedis>>): KoaSessionStore {
+  return {
+    async get(key) {
+      const text = await client.get(key)
+      return text === null ? undefined : JSON.parse(text)
+    },
+    async set(key, session) {
+      await client.set(key, JSON.stringify(session), { EX: DAY_SECONDS })
+    },
+    async destroy(key) {
+      await client.del(key)
+    },
+  }
+}
+const DAY_SECONDS = 86_400
 
 /** On connections of its own, as every such store is: it knows nothing of the handler's transaction. */
 function rows(pool: Pool): KoaSessionStore {

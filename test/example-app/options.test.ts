@@ -18,7 +18,7 @@ test('everything said', () => {
 
 const seconds = '--seconds must be a number of more than 0 and at most 3600, got '
 const processes = '--processes must be a whole number from 1 to 32, got '
-const shared = "--processes 4 needs --store mysql: memoryStore keeps a process's sessions to itself"
+const shared = "--processes 4 needs --store mysql or redis: memoryStore keeps a process's sessions to itself"
 
 test.each([
   [['--seconds', 'soon'], `${seconds}'soon'`],
@@ -36,8 +36,8 @@ test.each([
   [['--processes', '0x2', '--store', 'mysql'], `${processes}'0x2'`],
   [['--processes', '4'], shared],
   [['--processes', '4', '--store', 'memory'], shared],
-  [['--store', 'redis'], "--store must be memory or mysql, got 'redis'"],
-  [['--store', 'toString'], "--store must be memory or mysql, got 'toString'"],
+  [['--store', 'mongo'], "--store must be memory, mysql, redis, got 'mongo'"],
+  [['--store', 'toString'], "--store must be memory, mysql, redis, got 'toString'"],
   [['--store'], /--store/],
   [['--proceses', '4'], /--proceses/],
   [['4'], /'4'/],
@@ -50,7 +50,7 @@ test('npm start has no other options than --store and --framework', () => {
   for (const args of [
     ['--processes', '4'],
     ['--seconds', '1'],
-    ['--store', 'redis'],
+    ['--store', 'mongo'],
     ['--framework', 'hapi'],
     ['3000'],
   ])
