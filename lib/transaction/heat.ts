@@ -1,7 +1,7 @@
 /**
  * Where requests keep losing races: routes, with the parts (variables, tables) that their first attempts lose. Where at
- * least half of them do, the next ones queue for these parts before they begin, for a second at a time; then a few race
- * again, to see whether it is still so. A race that is lost every time costs a second run every time; a queue costs the
+ * least half of them do, the next ones queue for these parts before they begin; but four times a second one races all the
+ * same, to see whether it is still so. A race that is lost every time costs a second run every time; a queue costs the
  * wait alone. Nothing is asked or counted while nobody loses. Knows names only.
  *
  * A router finds the route of a request only below us, so the address tells it: that of requests seen before.
@@ -14,7 +14,7 @@ const PARTS_MAX = 8
 /** Fewer first attempts say nothing. */
 const TRIES_MIN = 4
 const LOST_SHARE_MIN = 0.5
-const HOT_MS = 1_000
+const PROBE_EVERY_MS = 250
 /** Without a lost race. */
 const FORGET_AFTER_MS = 10_000
 
@@ -22,7 +22,8 @@ interface Entry {
   readonly parts: Set<string>
   tries: number
   losses: number
-  hotUntil: number
+  /** When the next one races all the same; undefined: all do. */
+  probeAt: number | undefined
 }
 
 const NONE: readonly string[] = Object.freeze([])
@@ -53,14 +54,22 @@ export class Heat {
    */
   partsAt(address: string, careful: boolean): readonly string[] {
     const entry = this.#entries.get(this.#routes.get(address) ?? '')
-    if (entry === undefined || !(careful || entry.hotUntil > this.#now())) return NONE
+    if (entry === undefined || !(careful || this.#queues(entry))) return NONE
     return [...entry.parts]
+  }
+
+  #queues(entry: Entry): boolean {
+    if (entry.probeAt === undefined) return false
+    const now = this.#now()
+    if (now < entry.probeAt) return true
+    entry.probeAt = now + PROBE_EVERY_MS
+    return false
   }
 
   /** A first attempt, begun without queueing, has lost these. */
   lost(address: string, route: string, parts: readonly string[]): void {
     this.#lostAt = this.#now()
-    const entry = this.#entries.get(route) ?? { parts: new Set(), tries: 0, losses: 0, hotUntil: 0 }
+    const entry = this.#entries.get(route) ?? { parts: new Set(), tries: 0, losses: 0, probeAt: undefined }
     this.#entries.set(route, entry)
     this.#routes.set(address, route)
     for (const part of parts) if (entry.parts.size < PARTS_MAX) entry.parts.add(part)
@@ -79,7 +88,8 @@ export class Heat {
     entry.tries += 1
     if (lost) entry.losses += 1
     if (entry.tries < TRIES_MIN) return
-    if (entry.losses >= entry.tries * LOST_SHARE_MIN) entry.hotUntil = this.#now() + HOT_MS
+    const isHot = entry.losses >= entry.tries * LOST_SHARE_MIN
+    entry.probeAt = isHot ? (entry.probeAt ?? this.#now() + PROBE_EVERY_MS) : undefined
     entry.tries = 0
     entry.losses = 0
   }

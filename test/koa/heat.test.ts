@@ -148,7 +148,7 @@ describe('waiting before the first attempt', () => {
 
   test('the deadline ends it, and is told as a refusal', async () => {
     const { slow, goesOn, environment } = await holding()
-    environment.clock.advance(500)
+    environment.clock.advance(100)
     const late = served.client().get('/row')
     await untilWaiting(1)
     environment.clock.advance(10_000) // so the one that stands there is late, too
