@@ -306,7 +306,14 @@ export class WorkingCopy {
     const seen = isVariable ? (base.get(part)?.version ?? 0) : base.version
     const found = isVariable ? opened?.snapshot().get(part) : undefined
     const isWritten = isVariable && this.#changes(part)
-    return tornConflict(this.#setup.store, opened?.key ?? '', { part, baseVersion: seen, found, isWritten })
+    const isShared = opened?.catchUp !== undefined
+    return tornConflict(this.#setup.store, opened?.key ?? '', {
+      part,
+      baseVersion: seen,
+      found,
+      isWritten,
+      isShared,
+    })
   }
 
   /** The attempt has changed this variable so far. */

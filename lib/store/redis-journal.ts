@@ -21,6 +21,8 @@ export type Step =
   | 'publish'
   | 'rollback'
   | 'forbid'
+  | 'reserve'
+  | 'unreserve'
   | 'uncreate'
   | 'fetch'
   | 'touch'

@@ -9,6 +9,7 @@
  * Fields of a session (variables are named as in variable-name.ts, so none has a blank in it):
  *   :n commits   :e epoch   :c created   :t touched   :# variables   :k commit that last changed their names
  *   :u user      :d transactions that committed last   :x transactions that never will   :i transactions with intents
+ *   :h holder and end of a reservation   :q who waits for one, first come first, and when it was seen last
  *   =name  `version stamp format route`, of a variable; $name its value
  *   ~tx    `slot seq thread server time user flags` of an intent; %tx its parts, `mode=name …`; ^tx its route
  *   >tx =name   format, `-` to remove it; >tx $name   value
@@ -23,6 +24,8 @@
 export const FORMAT = 1
 /** Idle times of other processes may be under way; and whoever finds out says that it expired. */
 const WELL_PAST_MS = 60_000
+/** Who waits asks again much more often; one that does not is gone. */
+const UNSEEN_MS = 1_000
 
 const JOURNAL = `
 local S, J, I, U = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -192,7 +195,7 @@ local function told(tx)
 end
 `
 
-/** ARGV from 7: transaction, route, flags, user, idle, absolute, ref, assumed open, count of expectations, {mode, name, stamp} … , {name, format, value} … */
+/** ARGV from 7: transaction, route, flags, user, idle, absolute, ref, assumed open, count of expectations, reservation (`*`: minds none), {mode, name, stamp} … , {name, format, value} … */
 const WRITING = `
 local function excludes(name, theirs, mine)
   if mine == 's' then return theirs == 'w' or (theirs == 'c' and name ~= '*') end
@@ -200,7 +203,7 @@ local function excludes(name, theirs, mine)
 end
 local function compare(n)
   local tx, flags, assumed, expected = ARGV[7], ARGV[9], ARGV[14], tonumber(ARGV[15])
-  local mine, changed, at = {}, {}, 16
+  local mine, changed, at = {}, {}, 17
   local isWhole = string.find(flags, '[pd]') ~= nil
   mine['*'] = isWhole and 'w' or (string.find(flags, 'l', 1, true) and 's' or 'c')
   if string.find(flags, 'N', 1, true) then mine['#'] = 'r' elseif string.find(flags, 'S', 1, true) then mine['#'] = 's' end
@@ -258,6 +261,10 @@ local function writing()
   local creates = string.find(flags, 'c', 1, true) ~= nil
   if creates and n ~= nil then return answer('exists') end
   if not creates and n == nil then return answer('gone') end
+  local holder = words(call('HGET', S, ':h'))
+  if op ~= 'look' and holder[1] and holder[1] ~= ARGV[16] and ARGV[16] ~= '*' and tonumber(holder[2]) > now then
+    return answer('reserved')
+  end
   local mine, changed, namesChanged, blocking, writes, at = compare(n)
   if #changed > 0 or namesChanged or #blocking > 0 then
     return answer('no', namesChanged and 1 or 0, blocking, changed)
@@ -329,6 +336,29 @@ function steps.forbid()
     if not call('HGET', S, ':i') then call('PEXPIRE', S, 600000) end
   end
   return answer('rolledBack', n or 0)
+end
+-- 7 holder, 8 for how long
+function steps.reserve()
+  if not commits() then return answer('gone') end
+  local holder = words(call('HGET', S, ':h'))
+  local line, isIn = {}, false
+  for _, place in ipairs(words(call('HGET', S, ':q'))) do
+    local who, seen = string.match(place, '^(.*):(%d+)$')
+    if who == ARGV[7] then seen, isIn = now, true end
+    if tonumber(seen) > now - ${UNSEEN_MS} then line[#line + 1] = who .. ':' .. string.format('%.0f', seen) end
+  end
+  if not isIn then line[#line + 1] = ARGV[7] .. ':' .. string.format('%.0f', now) end
+  local isFree = not holder[1] or tonumber(holder[2]) <= now
+  local isMine = isFree and string.match(line[1], '^(.*):') == ARGV[7]
+  if isMine then table.remove(line, 1) end
+  if #line > 0 then call('HSET', S, ':q', table.concat(line, ' ')) else call('HDEL', S, ':q') end
+  if not isMine then return answer('reserved') end
+  call('HSET', S, ':h', ARGV[7] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[8])))
+  return answer('done')
+end
+function steps.unreserve()
+  if words(call('HGET', S, ':h'))[1] == ARGV[7] then call('HDEL', S, ':h') end
+  return answer('done')
 end
 -- a session that nobody knows yet
 function steps.uncreate()
