@@ -146,8 +146,8 @@ export class JointAttempt implements RunningAttempt {
     const { parts, request, opensTogether } = this.#setup
     const key = parts.store.capability === 'local' ? undefined : keyOfSession(request)
     if (key === undefined) return undefined
-    const takesTurn = parts.store.capability === 'same-connection' && this.#hasTurn(key)
-    const found = parts.store.open(key, opensTogether, takesTurn ? this.#ownTransaction() : undefined)
+    const turn = this.#hasTurn(key) ? this.#ownTransaction() : undefined
+    const found = parts.store.open(key, opensTogether, turn)
     if (!isPending(found)) {
       this.#early = { opened: found }
       return undefined

@@ -56,7 +56,8 @@ export class JointSnapshot implements StatementObserver {
     this.#locking.opening(lease)
     const copy = this.#setup.copy()
     if (!this.#setup.opensTogether || this.#lockingReads) return undefined
-    return copy?.opened === undefined ? undefined : this.#openTogether(copy, database)
+    if (copy?.opened === undefined || copy.opened.isReserved === true) return undefined
+    return this.#openTogether(copy, database)
   }
 
   /** Lets nobody commit to the session while the view opens, then takes the snapshot; waits for no row lock. */

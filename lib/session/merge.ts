@@ -76,6 +76,8 @@ interface TornPart {
   readonly found: StoredVariable | undefined
   /** The attempt also writes it. */
   readonly isWritten: boolean
+  /** Of a store whose snapshots may be old: nobody need have committed it after it was read. */
+  readonly isShared: boolean
 }
 
 /**
@@ -85,7 +87,7 @@ interface TornPart {
 export function tornConflict(
   store: string,
   key: string,
-  { part, baseVersion, found, isWritten }: TornPart,
+  { part, baseVersion, found, isWritten, isShared }: TornPart,
 ): SessionTxError {
   const variable = typeof part === 'string' ? part : '(names)'
   const session = shownKey(key)
@@ -103,7 +105,7 @@ export function tornConflict(
     return conflictError(message, { kind: 'variable', ...details })
   }
   const message = `session ${session}: '${variable}' was committed between the moments at which session and rows were seen`
-  return conflictError(message, { kind: 'snapshot', free: true, ...details })
+  return conflictError(message, { kind: isShared ? 'stale' : 'snapshot', free: true, ...details })
 }
 
 function kindOf({ part, onlyRead }: LostPart): 'session' | 'names' | 'read' | 'variable' {

@@ -30,8 +30,9 @@
  *           it, `session:expired` once by whoever finds out). Throws STORE_UNAVAILABLE when the store cannot know, which
  *           is answered 503: never undefined instead, since that logs somebody out. Opening pins it: until `release` it is neither evicted nor expired (by this
  *           process). `fresh`: what is handed out must have been current after the call; asked for where the request
- *           cannot run again. `turn`, for `same-connection` stores only: the request lost a race for this session and is
- *           first in line here; nobody, of any process, may commit to the session until that transaction ends.
+ *           cannot run again. `turn`, for `same-connection` and `staged` stores: the request lost a race for this session and is
+ *           first in line here; nobody, of any process, may commit to the session until that transaction ends (`staged`:
+ *           until the session is released, or for two seconds; whoever tries loses, unless it cannot run again).
  * create    The same for a session that does not exist yet; nothing is stored before its claim commits.
  * sessionsOf  Keys of the sessions whose `userVariable` names this user now (its value is hashed by user-key.ts, which is
  *           what a store keeps of it). May name one that is gone. Optional: without it nobody's sessions can be ended.
@@ -171,6 +172,8 @@ export interface OpenSession {
   /** @param transaction the attempt's own; given to `same-connection` stores */
   claim(write: SessionWrite, transaction?: AttemptTransaction): Claim
   refresh?(transaction: StoreTransaction): Promise<void>
+  /** `staged`: nobody else commits to it, as far as can be told: its snapshot need not be opened together with the rows'. */
+  readonly isReserved?: boolean
   catchUp?(): Promise<void>
   confirm?(): Promise<boolean>
   /** Unpins. Called exactly once per open or create. */

@@ -299,7 +299,9 @@ export class WorkingCopy {
     const seen = isVariable ? (base.get(part)?.version ?? 0) : base.version
     const found = isVariable ? opened?.snapshot().get(part) : undefined
     const isWritten = isVariable && this.#changes(part)
-    return tornConflict(this.#setup.store, opened?.key ?? '', { part, baseVersion: seen, found, isWritten })
+    const isShared = opened?.catchUp !== undefined
+    const torn = { part, baseVersion: seen, found, isWritten, isShared }
+    return tornConflict(this.#setup.store, opened?.key ?? '', torn)
   }
 
   /** The attempt has changed this variable so far. */

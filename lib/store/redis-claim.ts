@@ -40,6 +40,8 @@ export interface RedisClaimSetup {
   readonly journal: RedisJournal
   readonly settling: RedisSettling
   readonly life: readonly [number, number]
+  /** Held by this attempt; undefined: none. `*`: it cannot run again, and minds nobody else's. */
+  readonly reservation: string | undefined
   /** Names the user whose session it is. */
   readonly userVariable: string | undefined
   readonly transaction: AttemptTransaction | undefined
@@ -159,6 +161,7 @@ export class RedisClaim implements Claim {
       const reply = await journal.step(step, key, ...this.#arguments(step, assumed))
       if (reply.status === 'done') return Number(reply.rest[0])
       if (reply.status === 'gone' && this.#write.destroys && this.#write.current.size === 0) return 0
+      if (reply.status === 'reserved') throw this.#reserved()
       if (reply.status !== 'no') throw this.#comparison.lostWhole(true)
       const blocking = intentsIn(reply.rest[1])
       this.#mergeOrLose(variablesIn(reply.rest[2]), reply.rest[0] === 1, blocking.length > 0)
@@ -170,6 +173,17 @@ export class RedisClaim implements Claim {
       await settling.wait(open, pauseMs)
       pauseMs = Math.min(2 * pauseMs, PAUSE_MS.max)
     }
+  }
+
+  /** Others lost before, and have their turn: to lose is to get in line with them. */
+  #reserved(): SessionTxError {
+    const unchanged: Found = { exists: true, states: new Map() }
+    const lost = [...this.#write.writes.keys()].map(name => ({
+      ...this.#comparison.lostVariable(name, unchanged),
+      foundVersion: this.#comparison.baseVersion(name),
+      stale: false,
+    }))
+    return lost.length === 0 ? this.#comparison.lostWhole(false) : this.#comparison.conflict(lost)
   }
 
   #arguments(step: 'look' | 'stage' | 'commit', assumed: ReadonlySet<string>): (string | number)[] {
@@ -196,7 +210,7 @@ export class RedisClaim implements Claim {
     const values = destroys
       ? []
       : [...this.#writes].flatMap(([name, settled]) => this.#valueText(name, settled))
-    return [...head, expectations.length / 3, ...expectations, ...values]
+    return [...head, expectations.length / 3, this.#setup.reservation ?? '', ...expectations, ...values]
   }
 
   #stampText(name: string): string {

@@ -21,6 +21,8 @@ type Step =
   | 'publish'
   | 'rollback'
   | 'forbid'
+  | 'reserve'
+  | 'unreserve'
   | 'uncreate'
   | 'fetch'
   | 'touch'

@@ -13,7 +13,10 @@ import { disturbanceOf, type Version } from './versioned-variables.js'
 interface OpenSetup extends Omit<RedisClaimSetup, 'fresh' | 'fits' | 'transaction'> {
   /** `fetched` for this attempt: what it shows now was current a moment ago. */
   readonly known: 'cached' | 'fetched'
+  readonly isReserved: boolean
   readonly touch: () => boolean
+  /** Its reservation, if it has one, is given back. */
+  readonly released: () => void
   /** Hears what is stored. @returns whether what the entry has then is of one moment; false if there is no session */
   readonly hear: () => Promise<boolean>
 }
@@ -33,6 +36,10 @@ export class RedisSession implements OpenSession {
   }
   get ended(): boolean {
     return this.#setup.entry.dead
+  }
+
+  get isReserved(): boolean {
+    return this.#setup.isReserved
   }
 
   snapshot(): SessionSnapshot {
@@ -71,8 +78,10 @@ export class RedisSession implements OpenSession {
     return new RedisClaim({ ...this.#setup, transaction, fresh, fits }, write)
   }
 
-  /** Nothing is held for it; it stays what it is, also when the cache drops it. */
-  release(): void {}
+  /** The entry stays what it is, also when the cache drops it. */
+  release(): void {
+    this.#setup.released()
+  }
 }
 
 function nothing(): void {}

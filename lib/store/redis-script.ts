@@ -9,6 +9,7 @@
  * Fields of a session (variables are named as in variable-name.ts, so none has a blank in it):
  *   :n commits   :e epoch   :c created   :t touched   :# variables   :k commit that last changed their names
  *   :u user      :d transactions that committed last   :x transactions that never will   :i transactions with intents
+ *   :h holder and end of a reservation   :q who waits for one, first come first, and when it was seen last
  *   =name  `version stamp format route`, of a variable; $name its value
  *   ~tx    `slot seq thread server time user flags` of an intent; %tx its parts, `mode=name …`; ^tx its route
  *   >tx =name   format, `-` to remove it; >tx $name   value
@@ -20,6 +21,8 @@
  * which count the run before ended. Who remembers more than that knows that commits were lost, and begins a new epoch:
  * sessions of an older one are gone. Compare Redis's replication ids.
  */
+import { STEPS } from './redis-script-steps.js'
+
 export const FORMAT = 1
 /** Idle times of other processes may be under way; and whoever finds out says that it expired. */
 const WELL_PAST_MS = 60_000
@@ -192,7 +195,7 @@ local function told(tx)
 end
 `
 
-/** ARGV from 7: transaction, route, flags, user, idle, absolute, ref, assumed open, count of expectations, {mode, name, stamp} … , {name, format, value} … */
+/** ARGV from 7: transaction, route, flags, user, idle, absolute, ref, assumed open, count of expectations, reservation (`*`: minds none), {mode, name, stamp} … , {name, format, value} … */
 const WRITING = `
 local function excludes(name, theirs, mine)
   if mine == 's' then return theirs == 'w' or (theirs == 'c' and name ~= '*') end
@@ -200,7 +203,7 @@ local function excludes(name, theirs, mine)
 end
 local function compare(n)
   local tx, flags, assumed, expected = ARGV[7], ARGV[9], ARGV[14], tonumber(ARGV[15])
-  local mine, changed, at = {}, {}, 16
+  local mine, changed, at = {}, {}, 17
   local isWhole = string.find(flags, '[pd]') ~= nil
   mine['*'] = isWhole and 'w' or (string.find(flags, 'l', 1, true) and 's' or 'c')
   if string.find(flags, 'N', 1, true) then mine['#'] = 'r' elseif string.find(flags, 'S', 1, true) then mine['#'] = 's' end
@@ -258,6 +261,10 @@ local function writing()
   local creates = string.find(flags, 'c', 1, true) ~= nil
   if creates and n ~= nil then return answer('exists') end
   if not creates and n == nil then return answer('gone') end
+  local holder = words(call('HGET', S, ':h'))
+  if op ~= 'look' and holder[1] and holder[1] ~= ARGV[16] and ARGV[16] ~= '*' and tonumber(holder[2]) > now then
+    return answer('reserved')
+  end
   local mine, changed, namesChanged, blocking, writes, at = compare(n)
   if #changed > 0 or namesChanged or #blocking > 0 then
     return answer('no', namesChanged and 1 or 0, blocking, changed)
@@ -288,107 +295,6 @@ local function writing()
   call('PERSIST', S)
   return answer('done', n or 0)
 end
-`
-
-const STEPS = `
-local steps = {}
-steps.look, steps.stage, steps.commit = writing, writing, writing
--- 7 transaction, 8 idle, 9 absolute
-function steps.publish()
-  local tx, n = ARGV[7], commits()
-  local header = call('HGET', S, '~' .. tx)
-  if not header then return answer('none', n or 0) end
-  local w = words(header)
-  local by, parts = call('HGET', S, '^' .. tx), partsIn(call('HGET', S, '%' .. tx))
-  local values = {}
-  for _, part in ipairs(parts) do
-    local name = part[2]
-    values[name] = call('HMGET', S, '>' .. tx .. ' =' .. name, '>' .. tx .. ' $' .. name)
-  end
-  without(tx, header)
-  n = apply(n, tx, by, w[7] or '', w[6], parts, function(name) return values[name][1], values[name][2] end)
-  if not string.find(w[7] or '', 'd', 1, true) then expire(ARGV[8], ARGV[9]) end
-  return answer('done', n)
-end
-function steps.rollback()
-  local tx, n = ARGV[7], commits()
-  local header = call('HGET', S, '~' .. tx)
-  if header then
-    without(tx, header)
-    if n then expire(ARGV[8], ARGV[9]) elseif not call('HGET', S, ':i') then call('DEL', S) end
-  end
-  return answer('done', n or 0)
-end
--- a commit that was sent and not answered: it has, or it never will
-function steps.forbid()
-  local tx, n = ARGV[7], commits()
-  if among(':d', tx) then return answer('committed', n or 0) end
-  remember(':x', tx)
-  if not n then
-    call('HSET', S, ':e', epoch)
-    if not call('HGET', S, ':i') then call('PEXPIRE', S, 600000) end
-  end
-  return answer('rolledBack', n or 0)
-end
--- a session that nobody knows yet
-function steps.uncreate()
-  local n = commits()
-  if n == 1 and among(':d', ARGV[7]) then drop() end
-  return answer('done', 0)
-end
--- 7 commit up to which all is known
-function steps.fetch()
-  local n = commits()
-  if not n then return answer('none') end
-  local since = tonumber(ARGV[7])
-  local m = call('HMGET', S, ':c', ':t', ':k')
-  local held, changed, names = {}, {}, {}
-  for place, tx in ipairs(intents()) do held[place] = told(tx) end
-  local hasNames = since == 0 or tonumber(m[3]) > since
-  if n ~= since then
-    for _, field in ipairs(call('HKEYS', S)) do
-      if string.sub(field, 1, 1) == '=' then
-        local name = string.sub(field, 2)
-        if hasNames then names[#names + 1] = name end
-        if since == 0 or tonumber(state(name).version) > since then shown(changed, name) end
-      end
-    end
-  end
-  return answer('done', n, now - m[1], now - m[2], hasNames and 1 or 0, held, names, changed)
-end
--- 7 how long ago, 8 idle, 9 absolute
-function steps.touch()
-  if commits() then
-    local at = now - tonumber(ARGV[7])
-    if at > tonumber(call('HGET', S, ':t')) then call('HSET', S, ':t', string.format('%.0f', at)) end
-    expire(ARGV[8], ARGV[9])
-  end
-  return answer('done')
-end
--- 7 age of intents, 8 whether the server's set-up is looked at
-function steps.sweep()
-  local found = call('ZRANGEBYSCORE', I, '-inf', now - tonumber(ARGV[7]), 'WITHSCORES', 'LIMIT', 0, 100)
-  local list = {}
-  for place = 1, #found, 2 do list[#list + 1] = (now - tonumber(found[place + 1])) .. ' ' .. found[place] end
-  return answer('done', list)
-end
--- 7 intent that the session does not have
-function steps.unlist()
-  local tx = words(ARGV[7])[1]
-  commits()
-  if call('HEXISTS', S, '~' .. tx) == 0 then call('ZREM', I, ARGV[7]) end
-  return answer('done')
-end
--- 7 user
-function steps.users()
-  return answer('done', call('ZRANGEBYLEX', U, '[' .. ARGV[7] .. '/', '(' .. ARGV[7] .. '0'))
-end
--- 7 user
-function steps.tidy()
-  if not commits() then call('ZREM', U, ARGV[7] .. '/' .. key) end
-  return answer('done')
-end
-return steps[op]()
 `
 
 export const SCRIPT = [JOURNAL, SESSION, WRITING, STEPS].join('')

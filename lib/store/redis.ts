@@ -5,7 +5,13 @@
  * its version. Knows nothing of cookies or requests.
  */
 import { randomBytes } from 'node:crypto'
-import type { OpenSession, SessionStore, StoreCounts, StoreSettings } from '../session/store.js'
+import type {
+  AttemptTransaction,
+  OpenSession,
+  SessionStore,
+  StoreCounts,
+  StoreSettings,
+} from '../session/store.js'
 import type { RedisClient } from './redis-client.js'
 import { RedisJournal, SHARDS } from './redis-journal.js'
 import { RedisSession } from './redis-open.js'
@@ -32,6 +38,11 @@ export interface RedisStoreOptions {
 }
 
 const DEFAULTS = Object.freeze({ prefix: 'session-tx:', graceMs: 6_000, cache: Object.freeze({}) })
+/** A reservation ends by itself: its holder may be gone. */
+const RESERVED_MS = 2_000
+const WAITED_MS_MAX = 5_000
+const PAUSE_MS = 5
+const MINDS_NONE = '*'
 const GRACE_MS_MIN = 400
 const PREFIX_FORM = /^[^{}\s]{1,100}$/
 
@@ -117,23 +128,47 @@ class RedisStore implements SessionStore {
     }
   }
 
-  open(key: string, fresh = false): OpenSession | undefined | Promise<OpenSession | undefined> {
+  open(
+    key: string,
+    fresh = false,
+    turn?: AttemptTransaction,
+  ): OpenSession | undefined | Promise<OpenSession | undefined> {
     assertKey(key)
     const { cache } = this.#started
     const entry = cache.get(key)
-    if (entry === undefined || entry.dead) return this.#fetch(key, cache.blank(key))
+    if (turn !== undefined) return this.#reserve(key, entry)
+    if (entry === undefined || entry.dead)
+      return this.#fetch(key, cache.blank(key), fresh ? MINDS_NONE : undefined)
     if (fresh || entry.isBlank || entry.distrust > 0 || cache.expiry(entry) !== undefined)
-      return this.#fetch(key, entry)
-    return this.#session(key, entry, 'cached')
+      return this.#fetch(key, entry, fresh ? MINDS_NONE : undefined)
+    return this.#session(key, entry, 'cached', undefined)
   }
 
-  async #fetch(key: string, entry: RememberedSession): Promise<OpenSession | undefined> {
+  /** For who lost before, and is first in line in this process: first come, first served between processes, too. */
+  async #reserve(key: string, cached: RememberedSession | undefined): Promise<OpenSession | undefined> {
+    const { cache, journal, settling, settings } = this.#started
+    const holder = this.#newId()
+    const { clock } = settings
+    for (const until = clock.now() + WAITED_MS_MAX; clock.now() < until; ) {
+      const { status } = await journal.step('reserve', key, holder, RESERVED_MS)
+      if (status !== 'reserved') break
+      await settling.pause(PAUSE_MS)
+    }
+    const entry = cached === undefined || cached.dead ? cache.blank(key) : cached
+    return this.#fetch(key, entry, holder)
+  }
+
+  async #fetch(
+    key: string,
+    entry: RememberedSession,
+    reservation: string | undefined,
+  ): Promise<OpenSession | undefined> {
     const { cache } = this.#started
     const isComplete = await this.#hear(key, entry, false)
     if (entry.dead || cache.expire(key, entry)) return undefined
     if (entry.distrust > 0) entry.distrust -= 1
     cache.keep(key, entry)
-    return this.#session(key, entry, isComplete ? 'fetched' : 'cached')
+    return this.#session(key, entry, isComplete ? 'fetched' : 'cached', reservation)
   }
 
   /**
@@ -169,15 +204,33 @@ class RedisStore implements SessionStore {
   }
 
   create(key: string): OpenSession {
-    return this.#session(key, this.#started.cache.unknown(), 'cached', true)
+    return this.#session(key, this.#started.cache.unknown(), 'cached', undefined, true)
   }
 
-  #session(key: string, entry: RememberedSession, known: 'cached' | 'fetched', isNew = false): OpenSession {
+  #newId(): string {
+    this.#transactions += 1
+    return `${this.#process}.${this.#transactions.toString(36)}`
+  }
+
+  #session(
+    key: string,
+    entry: RememberedSession,
+    known: 'cached' | 'fetched',
+    reservation: string | undefined,
+    isNew = false,
+  ): OpenSession {
     const { cache, settings, journal, settling, life } = this.#started
     return new RedisSession({
       ...{ key, entry, known, isNew, journal, settling, life },
       userVariable: settings.userVariable,
-      newTxid: () => `${this.#process}.${(++this.#transactions).toString(36)}`,
+      reservation,
+      isReserved: reservation !== undefined && reservation !== MINDS_NONE,
+      released: () => {
+        if (reservation === undefined || reservation === MINDS_NONE) return
+        // Not answered, it ends by itself.
+        journal.step('unreserve', key, reservation).catch(() => {})
+      },
+      newTxid: () => this.#newId(),
       created: () => cache.keep(key, entry),
       ended: () => cache.ended(key, entry),
       touched: () => {

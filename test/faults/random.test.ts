@@ -7,6 +7,7 @@
 import mysql, { type Connection, type RowDataPacket } from 'mysql2/promise'
 import { ownServer, type OwnServer } from '../support/own-server.js'
 import { type Accident, openProxy, type Proxy } from '../support/proxy.js'
+import { randomOf, sleep } from '../support/random.js'
 import { openTorture, type Torture } from '../support/torture.js'
 
 const FAULTS = Number(process.env['FAULTS'] ?? 60)
@@ -35,21 +36,8 @@ afterAll(async () => {
   await server.close()
 })
 
-/** Mulberry32: a good enough generator that fits here. Source: T. Ettinger, public domain. */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 const random = randomOf(SEED)
 const pick = <T>(from: readonly T[]): T => from[Math.trunc(random() * from.length)]!
-/** Sockets keep the process alive meanwhile; what is left of a wait that lost its race must not. */
-const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms).unref())
 
 const COMMIT = /^COMMIT$/
 const BROKEN: readonly Accident[] = ['answer lost', 'command lost']

@@ -23,6 +23,14 @@ export async function makeTables(url: string, ddl: readonly string[]): Promise<v
   await setUp.end()
 }
 
+/** As new, under an application that runs. */
+export async function emptyTables(url: string): Promise<void> {
+  const setUp = await mysql.createConnection(url)
+  await setUp.query('DELETE FROM effect')
+  await setUp.query('UPDATE counter SET n = 0')
+  await setUp.end()
+}
+
 /** Stands above session-tx: the client is told the code of an error. */
 export const tellCode: Middleware = async (ctx, next) => {
   try {
