@@ -300,8 +300,8 @@ export class WorkingCopy {
     const found = isVariable ? opened?.snapshot().get(part) : undefined
     const isWritten = isVariable && this.#changes(part)
     const isShared = opened?.catchUp !== undefined
-    const torn = { part, baseVersion: seen, found, isWritten, isShared }
-    return tornConflict(this.#setup.store, opened?.key ?? '', torn)
+    const key = opened?.key ?? ''
+    return tornConflict(this.#setup.store, key, { part, baseVersion: seen, found, isWritten, isShared })
   }
 
   /** The attempt has changed this variable so far. */
