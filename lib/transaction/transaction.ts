@@ -90,7 +90,7 @@ export class Transaction {
     const why =
       this.#state === 'active'
         ? 'this attempt lost a race and will be rolled back; it cannot go on'
-        : `this attempt has ended (${this.#state}); is something still running that nobody awaited?`
+        : `this attempt has ended (${this.#state}); is something still running that nobody awaited? An await is missing, or a middleware calls next() without returning it`
     return new SessionTxError('TRANSACTION_CLOSED', why, {
       cause: this.#conflict ?? this.#firstError,
       transactionId: this.id,
