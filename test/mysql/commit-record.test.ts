@@ -119,12 +119,12 @@ describe('what it adds to a transaction', () => {
     },
   )
 
-  test("with 'auto' it is there where the store says that it needs it", async () => {
+  test("with 'auto' it is there for what the store announces, and for nothing else", async () => {
     const store = { ...observedStore(memoryStore(), []), capability: 'staged' as const }
     const tx = start({ commitRecord: 'auto', store })
     await tx.run(work)
     await swept()
-    expect(await commandsOf(() => tx.run(work))).toHaveLength(4)
+    expect(await commandsOf(() => tx.run(work))).toHaveLength(3)
     expect(tx.stats().inDoubt).toBe(0)
   })
 
