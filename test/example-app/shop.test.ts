@@ -224,7 +224,7 @@ describe('npm run demo', () => {
     [['--seconds', 'soon'], "--seconds must be a number of more than 0 and at most 3600, got 'soon'"],
     [
       ['--processes', '4', '--store', 'memory'],
-      "--processes 4 needs --store mysql: memoryStore keeps a process's sessions to itself",
+      "--processes 4 needs --store mysql or redis: memoryStore keeps a process's sessions to itself",
     ],
   ])(
     '%j is refused with a sentence',
