@@ -66,7 +66,7 @@ export interface JointRequest<T> {
   readonly readOnly: boolean
   /** A router pattern or `(unmatched)`. */
   readonly route: () => string
-  /** Method and path, which tell the route of a request before a router has found it. */
+  /** Method and path, which tell the route of a request before a router has found it. Works of `tx.run` have none. */
   address?(): string
   /** The well-formed id that came with the request. */
   readonly sessionId: () => string | undefined

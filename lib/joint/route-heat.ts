@@ -18,8 +18,10 @@ export function expectedTicketKeys(
   careful: boolean,
 ): readonly string[] {
   if (heat.isCold || request.readOnly) return NONE
+  const address = request.address?.()
+  if (address === undefined) return NONE
   const key = keyOfSession(request)
-  const parts = heat.partsAt(addressOf(request), careful)
+  const parts = heat.partsAt(address, careful)
   return ticketKeysOf(parts, key === undefined ? undefined : shownKey(key))
 }
 
@@ -33,15 +35,13 @@ export function noteLost(
 ): void {
   const kind = conflict?.kind
   const isHeating = kind === 'variable' || kind === 'row' || kind === 'deadlock'
-  if (isHeating && isFirst(order)) heat.lost(addressOf(request), request.route(), parts)
+  const address = isHeating && isFirst(order) ? request.address?.() : undefined
+  if (address !== undefined) heat.lost(address, request.route(), parts)
 }
 
 export function noteWon(request: JointRequest<unknown>, heat: Heat, order: AttemptOrder): void {
-  if (!heat.isCold && isFirst(order)) heat.won(addressOf(request), request.route())
-}
-
-function addressOf(request: JointRequest<unknown>): string {
-  return request.address?.() ?? request.route()
+  const address = !heat.isCold && isFirst(order) ? request.address?.() : undefined
+  if (address !== undefined) heat.won(address, request.route())
 }
 
 /** Its outcome says whether others would lose there. */

@@ -117,6 +117,20 @@ test('half of the queue is for those who have lost: who finds it taken before it
   expect(await valueOf(db, `SELECT n FROM ${db.name}.item WHERE id = 1`)).toBe(2 * CROWD + 2)
 })
 
+test('works of tx.run() share a name and nothing else: none queues because others keep losing', async () => {
+  const met = new Barrier(CROWD)
+  const add = (): Promise<void> =>
+    served.tx.run(async tx => {
+      const [[row]] = await tx.query<RowDataPacket[]>('SELECT n FROM item WHERE id = 1')
+      if (tx.attempt === 1) await met.arrive()
+      await tx.query('UPDATE item SET n = ? WHERE id = 1', [Number(row?.['n']) + 1])
+    })
+  await Promise.all(Array.from({ length: CROWD }, add))
+  const both = new Barrier(2)
+  const meet = (): Promise<void> => served.tx.run(() => both.arrive())
+  await Promise.all([meet(), meet()])
+})
+
 describe('waiting before the first attempt', () => {
   /** Stands in the row's queue as the first, until the gate opens. */
   async function holding(environment = fakeEnvironment()) {
