@@ -26,14 +26,14 @@ const addOne = ({ session }: TxContext): void => {
 }
 
 test('a slow request among 50 writers of the same variable: it commits within its retries, each time, and so do they', async () => {
-  const [WRITERS, SLOW, LASTS_COMMITS] = [50, 5, 100]
+  const [WRITERS, SLOW, LASTS_COMMITS] = [50, 3, 50]
   let commits = 0
   served = await serveTx({
     below: async ctx => {
       addOne(ctx)
-      // Between its read and its commit the others could commit a hundred times, if they did not give way.
+      // Between its read and its commit the others could commit fifty times, if they did not give way.
       const end = commits + LASTS_COMMITS
-      for (let turns = 0; ctx.path === '/slow' && commits < end && turns < 2_000; turns++)
+      for (let turns = 0; ctx.path === '/slow' && commits < end && turns < 200; turns++)
         await new Promise(resolve => setImmediate(resolve))
       ctx.body = String(ctx.tx.attempt)
     },
