@@ -33,6 +33,7 @@ import { Heat } from './transaction/heat.js'
 import type { DecisionRecord } from './transaction/announced-decision.js'
 import { type Clock, type Environment, systemEnvironment } from './transaction/clock.js'
 import { current } from './transaction/current.js'
+import { Deadlines } from './transaction/deadlines.js'
 import { TicketOffice } from './transaction/ticket.js'
 
 /** What the middleware function carries, whatever the framework. */
@@ -123,6 +124,7 @@ export function assemble<Args extends unknown[]>(
     rehearse: options.retry.rehearse,
     clientGone: options.clientGone,
     deadlineMs,
+    deadlines: new Deadlines(clock, deadlineMs),
     nextId: idMaker(),
     activity,
     doubts,

@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import onFinished from 'on-finished'
 import { SessionTxError } from '../errors.js'
 import type { NotRerunnableReason } from '../events.js'
+import { LateLife, mayBeginLate } from '../joint/late-life.js'
 import { live } from '../joint/life.js'
 import type { Isolation, JointRequest, RunningAttempt } from '../joint/request.js'
 import { current } from '../transaction/current.js'
@@ -43,6 +44,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   readonly #body: ReplayableRequest | undefined
   #contents: readonly KeptContents[] = []
   #attempt: RunningAttempt | undefined
+  #late: LateLife<unknown> | undefined
   #found: FoundCookie | undefined
   #unreplayable = false
 
@@ -75,6 +77,23 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     return live(this, this.#setup.parts)
   }
 
+  /** The same, beginning when the handler asks for something; undefined: it has to begin now. */
+  protected livesLater(handler: () => Promise<unknown>): Promise<unknown> | undefined {
+    const { parts } = this.#setup
+    if (this.#body !== undefined || !mayBeginLate(parts)) return undefined
+    this.#late = new LateLife(this, parts)
+    return this.#late.run(handler)
+  }
+
+  /** The first run of the handler, if it was begun before the attempt. */
+  protected get running(): Promise<unknown> | undefined {
+    return this.#late?.running
+  }
+
+  get isPlainSuccess(): boolean {
+    return this.#setup.veto === undefined && !this.vetoes()
+  }
+
   /**
    * What the request looks like before the first attempt.
    * @param frames the framework's objects whose own properties belong to the attempt
@@ -98,10 +117,12 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   /** The attempt that the code calling us belongs to: work of an ended one must not reach the next. */
   get attempt(): RunningAttempt | undefined {
     const running = current() as RunningAttempt | undefined
-    return running !== undefined && running.request === this ? running : this.#attempt
+    return running !== undefined && running.request === this
+      ? running
+      : (this.#attempt ?? this.#late?.begin())
   }
   /** The newest, whoever asks. */
-  protected get latest(): RunningAttempt | undefined {
+  get latest(): RunningAttempt | undefined {
     return this.#attempt
   }
 

@@ -112,7 +112,7 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
         ...UPLOADED.flatMap(name => [keepPlaces(request, name), keepPlaces(this.#ctx, name)]),
       ])
     }
-    const lived = this.livesOn()
+    const lived = this.livesLater(this.#runs.first) ?? this.livesOn()
     if (!this.#storesErrors) return lived
     return lived.catch((error: unknown) => {
       this.#keepCookie(error)
@@ -137,7 +137,8 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   async work(): Promise<unknown> {
     const { first, again } = this.#runs
     try {
-      return await (this.latest?.tx.attempt === 1 || again === undefined ? first() : again())
+      if (this.latest?.tx.attempt !== 1 && again !== undefined) return await again()
+      return await (this.running ?? first())
     } finally {
       this.#letErrorsGo = holdErrors(this.#ctx.body)
     }

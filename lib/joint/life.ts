@@ -9,7 +9,13 @@ import { attachError, conflictError, isSessionTxError, type SessionTxError } fro
 import type { EscapeReason, EventPayloads, NotRerunnableReason } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
-import { type AttemptEnd, type AttemptOrder, type RetryRequest, withRetries } from '../transaction/retry.js'
+import {
+  type AttemptEnd,
+  type AttemptOrder,
+  firstOrder,
+  type RetryRequest,
+  withRetries,
+} from '../transaction/retry.js'
 import type { Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt } from './attempt.js'
 import { recognise } from './conflicts.js'
@@ -24,9 +30,9 @@ import type { Trace } from './tracing.js'
  * Runs `request.work` until it commits, or until it is clear that it will not.
  * @throws the work's own error; RETRIES_EXHAUSTED QUEUE_FULL DEADLINE NOT_RERUNNABLE RESPONSE_STARTED COMMIT_UNKNOWN
  */
-export async function live<T>(request: JointRequest<T>, parts: JointParts): Promise<T> {
+export async function live<T>(request: JointRequest<T>, parts: JointParts, since?: Beginning): Promise<T> {
   const ended = parts.activity.begin()
-  const life = new Life(request, parts)
+  const life = new Life(request, parts, since)
   const { clock, random } = parts.environment
   const { tickets, budget, backoff } = parts
   try {
@@ -44,6 +50,19 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts): Prom
   }
 }
 
+/** When a request began whose handler runs already: that run is the work of the first attempt. */
+interface Beginning {
+  /** By the clock. */
+  readonly startedAt: number
+  /** How many sessions had ended. */
+  readonly deathsBefore: number
+}
+
+/** Begins the only attempt of a request that is over, without having asked for anything. */
+export function overAtOnce(request: JointRequest<unknown>, parts: JointParts, since: Beginning): void {
+  new Life(request, parts, since).overAtOnce()
+}
+
 const NONE: readonly string[] = Object.freeze([])
 
 /** One request over all its attempts. */
@@ -57,17 +76,21 @@ class Life<T> implements RetryRequest<T> {
   readonly #trace: Trace | undefined
   #lastOrder: AttemptOrder | undefined
   readonly #told: RequestEvents
+  readonly #isLate: boolean
 
-  constructor(request: JointRequest<T>, parts: JointParts) {
+  constructor(request: JointRequest<T>, parts: JointParts, since: Beginning | undefined) {
     const { clock } = parts.environment
+    const startedAt = since?.startedAt ?? clock.now()
+    this.#isLate = since !== undefined
     this.#request = request
     this.#parts = parts
     this.#trace = parts.tracing?.begin()
-    this.#deathsBefore = parts.tombstones.deaths
+    this.#deathsBefore = since?.deathsBefore ?? parts.tombstones.deaths
     const { watchClient, route } = request
-    this.#told = new RequestEvents({ events: parts.events, clock, id: this.#idOf, route })
+    this.#told = new RequestEvents({ events: parts.events, clock, id: this.#idOf, route, startedAt })
     this.interrupt = new Interrupt({
       clock,
+      startedAt,
       deadlineMs: parts.deadlineMs,
       transactionId: this.#idOf,
       watchClient,
@@ -85,7 +108,7 @@ class Life<T> implements RetryRequest<T> {
   }
 
   expectedTicketKeys(): readonly string[] {
-    return expectedTicketKeys(this.#request, this.#parts.heat, this.#isNeverRunAgain)
+    return this.#isLate ? NONE : expectedTicketKeys(this.#request, this.#parts.heat, this.#isNeverRunAgain)
   }
 
   attempt(order: AttemptOrder): Promise<AttemptEnd<T>> {
@@ -178,7 +201,20 @@ class Life<T> implements RetryRequest<T> {
     return failure === undefined ? { kind: 'done', value: value as T } : { kind: 'failed', ...failure }
   }
 
+  overAtOnce(): void {
+    this.interrupt.end()
+    const attempt = this.#create(firstOrder(this.#request.retries, NONE))
+    attempt.transaction.commitNothing()
+    attempt.close()
+  }
+
   #begin(order: AttemptOrder): JointAttempt {
+    const attempt = this.#create(order)
+    this.#told.begin(order.attempt)
+    return attempt
+  }
+
+  #create(order: AttemptOrder): JointAttempt {
     const neverAgain = this.#isNeverRunAgain
     const attempt = new JointAttempt({
       parts: this.#parts,
@@ -192,7 +228,6 @@ class Life<T> implements RetryRequest<T> {
       life: this,
     })
     this.#request.begun(attempt)
-    this.#told.begin(order.attempt)
     return attempt
   }
 

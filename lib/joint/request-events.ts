@@ -21,6 +21,8 @@ interface RequestEventsSetup {
   readonly clock: Clock
   readonly id: () => string
   readonly route: () => string
+  /** By the clock. */
+  readonly startedAt: number
 }
 
 export class RequestEvents {
@@ -31,7 +33,7 @@ export class RequestEvents {
 
   constructor(setup: RequestEventsSetup) {
     this.#setup = setup
-    this.#startedAt = setup.clock.now()
+    this.#startedAt = setup.startedAt
   }
 
   /** How the request ended, once that has been told. */

@@ -14,6 +14,7 @@ import type { SessionStore } from '../session/store.js'
 import type { RetryBudget } from '../transaction/budget.js'
 import type { Heat } from '../transaction/heat.js'
 import type { Environment } from '../transaction/clock.js'
+import type { Deadlines } from '../transaction/deadlines.js'
 import type { RetryOptions } from '../transaction/retry.js'
 import type { TicketOffice } from '../transaction/ticket.js'
 import type { TransactionState } from '../transaction/transaction.js'
@@ -54,6 +55,7 @@ export interface JointParts {
   readonly rehearse: boolean
   readonly clientGone: 'finish' | 'rollback'
   readonly deadlineMs: number
+  readonly deadlines: Deadlines
   readonly nextId: () => string
   /** Undefined: nobody traces. */
   readonly tracing: Tracing | undefined

@@ -11,6 +11,17 @@ interface Holder {
   [STORAGE]?: AsyncLocalStorage<object | undefined>
 }
 
+/** By its registered name, as both builds must know each other's. */
+const BEGIN = Symbol.for('session-tx.begin')
+
+/** Stands for a transaction that has not begun; it does when somebody asks for the current one. */
+export abstract class Latecomer {
+  abstract begin(): object
+  [BEGIN](): object {
+    return this.begin()
+  }
+}
+
 const holder = globalThis as Holder
 holder[STORAGE] ??= new AsyncLocalStorage<object | undefined>()
 const storage = holder[STORAGE]
@@ -22,5 +33,6 @@ export function runAs<T>(transaction: object | undefined, work: () => T): T {
 
 /** The innermost transaction whose handler we are below, or undefined. */
 export function current(): object | undefined {
-  return storage.getStore()
+  const found = storage.getStore() as { [BEGIN]?(): object } | undefined
+  return found?.[BEGIN] === undefined ? found : found[BEGIN]()
 }

@@ -11,6 +11,8 @@ type Callback = (reason: SessionTxError) => void
 export interface InterruptSetup {
   readonly clock: Clock
   readonly deadlineMs: number
+  /** When the time began to count, by the clock; without it, now. */
+  readonly startedAt?: number
   readonly transactionId: () => string
   /** Starts to watch the client, on the first wait only; calls `gone` when it went away, returns how to stop. */
   readonly watchClient?: ((gone: () => void) => () => void) | undefined
@@ -19,7 +21,7 @@ export interface InterruptSetup {
 export class Interrupt {
   readonly deadlineAt: number
   readonly #setup: InterruptSetup
-  readonly #timer: Timer
+  readonly #timer: Timer | undefined
   #deadline: SessionTxError | undefined
   #clientGone: SessionTxError | undefined
   #onDeadline: Set<Callback> | undefined
@@ -28,10 +30,12 @@ export class Interrupt {
   #unwatchClient: (() => void) | undefined
 
   constructor(setup: InterruptSetup) {
-    const { clock, deadlineMs } = setup
+    const { clock, startedAt = clock.now(), deadlineMs } = setup
     this.#setup = setup
-    this.deadlineAt = clock.now() + deadlineMs
-    this.#timer = clock.after(deadlineMs, () => this.#passDeadline())
+    this.deadlineAt = startedAt + deadlineMs
+    const leftMs = this.deadlineAt - clock.now()
+    this.#timer = leftMs > 0 ? clock.after(leftMs, () => this.#passDeadline()) : undefined
+    if (leftMs <= 0) this.#passDeadline()
   }
 
   /** The deadline, once it has passed: nothing may go on. */
@@ -136,7 +140,7 @@ export class Interrupt {
 
   /** The request is over: nothing is waited for any more. */
   end(): void {
-    this.#timer.cancel()
+    this.#timer?.cancel()
     this.#unwatchClient?.()
     this.#onDeadline = undefined
     this.#onAny = undefined

@@ -90,13 +90,7 @@ export async function withRetries<T>(
     const expected = tools.tickets === undefined ? undefined : request.expectedTicketKeys?.()
     if (tools.tickets !== undefined && expected !== undefined && expected.length > 0)
       ticket = await takeEarly(tools.tickets, expected, request.interrupt)
-    let order: AttemptOrder = {
-      attempt: 1,
-      isLast: options.retries === 0,
-      opensTogether: false,
-      lastError: undefined,
-      ticketKeys: ticket?.keys ?? NONE,
-    }
+    let order = firstOrder(options.retries, ticket?.keys ?? NONE)
     for (;;) {
       const end = await request.attempt(order)
       if (end.kind === 'done') return end.value
@@ -152,6 +146,10 @@ export async function withRetries<T>(
   } finally {
     ticket?.release()
   }
+}
+
+export function firstOrder(retries: number, ticketKeys: readonly string[]): AttemptOrder {
+  return { attempt: 1, isLast: retries === 0, opensTogether: false, lastError: undefined, ticketKeys }
 }
 
 /** Nothing has been lost yet, so a queue that is full, or a client that went away, is no reason not to begin. */

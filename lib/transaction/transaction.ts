@@ -253,6 +253,12 @@ export class Transaction {
     return { kind: 'rolledBack', error }
   }
 
+  /** Nobody took part, and nobody was there when it would have been committed. */
+  commitNothing(): void {
+    this.#enter('ending')
+    this.#enter('committed')
+  }
+
   /** Carries out the verdict "roll back". Never throws; what goes wrong is attached to `reason`. */
   async rollback(reason: unknown): Promise<void> {
     if (reason !== undefined) this.fail(reason)
