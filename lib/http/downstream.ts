@@ -4,6 +4,7 @@
  */
 import compose from 'koa-compose'
 import type { KoaContext, KoaMiddleware } from './koa-context.js'
+import { type Looks, usualLooks } from './pristine.js'
 
 /** Survives wrappers that copy properties, where identity does not. */
 const MARK: unique symbol = Symbol.for('session-tx.middleware')
@@ -16,13 +17,22 @@ interface Marked {
   readonly __original?: unknown
 }
 
+/** One application's, as it is seen from where we stand. */
+interface Stack {
+  readonly length: number
+  /** What runs below us, as one function; undefined if it is not to be found. */
+  readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined
+  /** Nobody stands above us: requests come as Koa made them. */
+  readonly looks: Looks | undefined
+}
+
+/** Context, request and response. */
+const FRAMES = 3
+
 /** Finds and composes what stands below us, once per application and again when its stack has grown. */
 export class Downstream {
   readonly #identity = Symbol('session-tx')
-  readonly #known = new WeakMap<
-    object,
-    { readonly length: number; readonly below: ((ctx: KoaContext) => Promise<unknown>) | undefined }
-  >()
+  readonly #known = new WeakMap<object, Stack>()
   #warned = false
 
   /** So that it finds itself among the application's middleware. */
@@ -38,8 +48,7 @@ export class Downstream {
     })
   }
 
-  /** What runs below the marked one, as one function; undefined if it is not to be found. */
-  of({ app }: KoaContext): ((ctx: KoaContext) => Promise<unknown>) | undefined {
+  of({ app }: KoaContext): Stack {
     const { middleware } = app
     let known = this.#known.get(app)
     if (known === undefined || known.length !== middleware.length) {
@@ -48,12 +57,13 @@ export class Downstream {
         place < 0 ? undefined : compose(middleware.slice(place + 1) as compose.Middleware<KoaContext>[])
       known = {
         length: middleware.length,
-        below: below as ((ctx: KoaContext) => Promise<unknown>) | undefined,
+        below: below as Stack['below'],
+        looks: place === 0 ? usualLooks(FRAMES) : undefined,
       }
       this.#known.set(app, known)
       if (place < 0) this.#warn()
     }
-    return known.below
+    return known
   }
 
   #isUs(other: unknown): boolean {

@@ -14,7 +14,7 @@ import { current } from '../transaction/current.js'
 import type { FoundCookie, KeyRing } from './cookie.js'
 import type { HttpSetup, RouteOptions } from './http-setup.js'
 import type { KeptContents } from './kept-contents.js'
-import { Pristine } from './pristine.js'
+import { type Looks, Pristine } from './pristine.js'
 import { hasBody, ReplayableRequest, rewindEmpty } from './replayable-request.js'
 
 /** The attribute under which a framework's request (or context) carries ours. */
@@ -99,14 +99,16 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
    * @param frames the framework's objects whose own properties belong to the attempt
    * @param plain properties of theirs that the framework itself assigns
    * @param contents objects that are changed in place; throwing means that something in them cannot be copied
+   * @param looks of requests that nobody has touched before us
    */
   protected remember(
     frames: readonly object[],
     plain: ReadonlySet<PropertyKey>,
     contents: () => readonly (KeptContents | undefined)[],
+    looks?: Looks,
   ): void {
     const { req, res } = this.#exchange
-    this.pristine = new Pristine(req, res, frames, plain)
+    this.pristine = new Pristine(req, res, frames, plain, looks)
     try {
       this.#contents = contents().filter(one => one !== undefined)
     } catch {

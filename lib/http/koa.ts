@@ -14,8 +14,9 @@ import { keyRingOf } from './configured-keys.js'
 import { Downstream } from './downstream.js'
 import { HttpRequest, REQUEST } from './http-request.js'
 import type { HttpSetup, RouteOptions } from './http-setup.js'
-import { keepParsed, keepPlaces } from './kept-contents.js'
+import { keepParsed, type KeptContents, keepPlaces } from './kept-contents.js'
 import type { KoaContext, KoaMiddleware, KoaNext } from './koa-context.js'
+import type { Looks } from './pristine.js'
 import { warnOfLateOptions } from './late-options.js'
 import { discardStream, holdErrors } from './stream-body.js'
 
@@ -40,12 +41,13 @@ export function koaMiddleware(setup: KoaSetup): KoaMiddleware {
   function sessionTx(ctx: KoaContext, next: KoaNext): Promise<unknown> {
     if (isInside(ctx) || setup.skip?.(ctx) === true) return next()
     const retries = setup.retries(ctx)
-    const below = retries === 0 ? undefined : downstream.of(ctx)
-    const first = (): Promise<unknown> => next()
-    const position = retries > 0 && below === undefined ? 'position' : undefined
-    const runs = { first, again: below && (() => below(ctx)), cannot: () => position } as const
-    const request = new KoaRequest(ctx, setup, { retries }, runs)
-    return request.live()
+    const stack = retries === 0 ? undefined : downstream.of(ctx)
+    const runs: Runs = {
+      first: next,
+      again: stack?.below,
+      cannot: stack && stack.below === undefined ? NOWHERE : HERE,
+    }
+    return new KoaRequest(ctx, setup, { retries }, runs).live(stack?.looks)
   }
   return downstream.mark(sessionTx)
 }
@@ -78,10 +80,13 @@ function isInside(ctx: KoaContext): boolean {
   return (ctx as Carrier)[REQUEST] !== undefined
 }
 
+const NOWHERE = (): NotRerunnableReason => 'position'
+const HERE = (): undefined => undefined
+
 interface Runs {
   readonly first: () => Promise<unknown>
   /** Undefined: the request cannot run again. */
-  readonly again: (() => Promise<unknown>) | undefined
+  readonly again: ((ctx: KoaContext) => Promise<unknown>) | undefined
   readonly cannot: () => NotRerunnableReason | undefined
 }
 
@@ -103,14 +108,12 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
     ;(ctx as Carrier)[REQUEST] = this
   }
 
-  live(): Promise<unknown> {
+  /** @param looks of a request that Koa made, and nobody has touched since */
+  live(looks?: Looks): Promise<unknown> {
     const { request, response } = this.#ctx
     if (this.mayRunAgain) {
-      this.remember([this.#ctx, request, response], KOA_PROPERTIES, () => [
-        keepPlaces(this.#ctx, 'state'),
-        keepParsed(request, 'body'),
-        ...UPLOADED.flatMap(name => [keepPlaces(request, name), keepPlaces(this.#ctx, name)]),
-      ])
+      const contents = looks === undefined ? contentsAbove : contentsOfKoa
+      this.remember([this.#ctx, request, response], KOA_PROPERTIES, () => contents(this.#ctx), looks)
     }
     const lived = this.livesLater(this.#runs.first) ?? this.livesOn()
     if (!this.#storesErrors) return lived
@@ -137,7 +140,7 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   async work(): Promise<unknown> {
     const { first, again } = this.#runs
     try {
-      if (this.latest?.tx.attempt !== 1 && again !== undefined) return await again()
+      if (this.latest?.tx.attempt !== 1 && again !== undefined) return await again(this.#ctx)
       return await (this.running ?? first())
     } finally {
       this.#letErrorsGo = holdErrors(this.#ctx.body)
@@ -171,6 +174,17 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
   report(error: unknown): void {
     this.#ctx.app.emit('error', error, this.#ctx)
   }
+}
+
+function contentsOfKoa(ctx: KoaContext): (KeptContents | undefined)[] {
+  return [keepPlaces(ctx, 'state')]
+}
+
+/** Also what parsers above us may have left. */
+function contentsAbove(ctx: KoaContext): (KeptContents | undefined)[] {
+  const { request } = ctx
+  const uploads = UPLOADED.flatMap(name => [keepPlaces(request, name), keepPlaces(ctx, name)])
+  return [...contentsOfKoa(ctx), keepParsed(request, 'body'), ...uploads]
 }
 
 /** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */

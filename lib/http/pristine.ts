@@ -6,6 +6,7 @@
 import type { EventEmitter } from 'node:events'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
+import { eventNames, type NamesOf, ownNames, usualEvents, usualNames } from './usual-names.js'
 
 interface Listeners {
   readonly name: string | symbol
@@ -30,6 +31,8 @@ interface RawNames extends ServerResponse {
   getRawHeaderNames?(): string[]
 }
 
+const NONE: readonly never[] = Object.freeze([])
+
 function headerNamesOf(res: RawNames): readonly string[] {
   return res.getRawHeaderNames?.() ?? res.getHeaderNames() // in HTTP/2 all of them are in lower case
 }
@@ -42,6 +45,35 @@ interface FinishQueue {
 /** Hidden by OpenTelemetry's instrumentation of Express: the patterns of the layers that a request is in. */
 interface LayerPath {
   readonly __ot_middlewares?: unknown[]
+}
+
+/** How the names on a request, its response and the framework's objects are found. */
+export interface Looks {
+  readonly frames: readonly NamesOf<object>[]
+  readonly reqForeign: NamesOf<object>
+  readonly resForeign: NamesOf<object>
+  readonly reqEvents: NamesOf<EventEmitter>
+  readonly resEvents: NamesOf<EventEmitter>
+}
+
+/** For requests that somebody may have done anything to before us. */
+const EVERY_TIME: Looks = {
+  frames: [],
+  reqForeign: foreignNamesOfRequest,
+  resForeign: foreignNamesOfResponse,
+  reqEvents: eventNames,
+  resEvents: eventNames,
+}
+
+/** For requests that all come straight from Node and one framework. @param frames how many objects of the framework's */
+export function usualLooks(frames: number): Looks {
+  return {
+    frames: Array.from({ length: frames }, () => usualNames(ownNames)),
+    reqForeign: usualNames(foreignNamesOfRequest),
+    resForeign: usualNames(foreignNamesOfResponse),
+    reqEvents: usualEvents(),
+    resEvents: usualEvents(),
+  }
 }
 
 export class Pristine {
@@ -71,30 +103,35 @@ export class Pristine {
    *
    * @param frames the framework's objects whose own properties belong to the attempt
    * @param plain properties that the framework itself assigns to them: data, which need no descriptor
+   * @param looks those of all requests that come the same way
    */
   constructor(
     req: IncomingMessage,
     res: ServerResponse,
     frames: readonly object[],
     plain: ReadonlySet<PropertyKey>,
+    looks: Looks = EVERY_TIME,
   ) {
     this.#req = req
     this.#res = res
     this.#plain = plain
-    this.#frames = frames.map(object => frameOf(object, plain))
-    this.#reqForeign = foreignOf(req, NODE_REQUEST)
-    this.#resForeign = foreignOf(res, NODE_RESPONSE)
+    this.#frames = frames.map((object, place) =>
+      frameOf(object, (looks.frames[place] ?? ownNames)(object), plain),
+    )
+    this.#reqForeign = foreignOf(req, looks.reqForeign(req))
+    this.#resForeign = foreignOf(res, looks.resForeign(res))
     this.#reqHeaders = { ...req.headers }
     this.#layerPath = layerPath(req)?.length ?? 0
     this.#url = req.url
     this.#method = req.method
-    this.#headers = headerNamesOf(res).map(name => [name, copied(res.getHeader(name))])
+    const names = headerNamesOf(res)
+    this.#headers = names.length === 0 ? NONE : names.map(name => [name, copied(res.getHeader(name))])
     this.#statusCode = res.statusCode
     this.#hasStatus = Object.hasOwn(res, 'statusCode')
     this.#statusMessage = res.statusMessage
     this.#removed = removedOf(res)
-    this.#reqListeners = listenersOf(req)
-    this.#resListeners = listenersOf(res)
+    this.#reqListeners = listenersOf(req, looks.reqEvents(req))
+    this.#resListeners = listenersOf(res, looks.resEvents(res))
     this.#finishCallbacks = finishQueue(res)?.length ?? 0
   }
 
@@ -140,8 +177,7 @@ function copied<T>(value: T): T {
   return (Array.isArray(value) ? [...value] : value) as T
 }
 
-function frameOf(object: object, plain: ReadonlySet<PropertyKey>): Frame {
-  const keys = Reflect.ownKeys(object)
+function frameOf(object: object, keys: readonly PropertyKey[], plain: ReadonlySet<PropertyKey>): Frame {
   const valueOrDescriptor = (key: PropertyKey): unknown =>
     plain.has(key)
       ? (object as Record<PropertyKey, unknown>)[key]
@@ -154,8 +190,8 @@ function restoreFrame({ object, keys, kept }: Frame, plain: ReadonlySet<Property
   for (const [place, key] of keys.entries()) {
     const descriptor = plain.has(key)
       ? { value: kept[place], writable: true, enumerable: true, configurable: true }
-      : (kept[place] as PropertyDescriptor)
-    Object.defineProperty(object, key, descriptor)
+      : (kept[place] as PropertyDescriptor | undefined)
+    if (descriptor !== undefined) Object.defineProperty(object, key, descriptor)
   }
 }
 
@@ -174,30 +210,34 @@ function nodeKeys(fresh: object): ReadonlySet<PropertyKey> {
   return new Set([...Reflect.ownKeys(fresh), ...later, ...servers])
 }
 
-function foreignOf(object: object, nodes: ReadonlySet<PropertyKey>): Foreign {
+function foreignNamesOfRequest(req: object): readonly PropertyKey[] {
+  return foreignNames(req, NODE_REQUEST)
+}
+
+function foreignNamesOfResponse(res: object): readonly PropertyKey[] {
+  return foreignNames(res, NODE_RESPONSE)
+}
+
+/**
+ * Not the hidden names (those that do not enumerate), which are left as they are: V8 has the list of the others at hand,
+ * while `Reflect.ownKeys` of a request and its response takes 6 µs.
+ */
+function foreignNames(object: object, nodes: ReadonlySet<PropertyKey>): readonly PropertyKey[] {
+  return [...Object.keys(object), ...Object.getOwnPropertySymbols(object)].filter(key => !nodes.has(key))
+}
+
+function foreignOf(object: object, names: readonly PropertyKey[]): Foreign {
   let found: [PropertyKey, PropertyDescriptor][] | undefined
-  for (const keys of keysOf(object)) {
-    for (const key of keys) {
-      if (nodes.has(key)) continue
-      const descriptor = Reflect.getOwnPropertyDescriptor(object, key)
-      if (descriptor !== undefined) (found ??= []).push([key, descriptor])
-    }
+  for (const key of names) {
+    const descriptor = Reflect.getOwnPropertyDescriptor(object, key)
+    if (descriptor !== undefined) (found ??= []).push([key, descriptor])
   }
   return found
 }
 
-/**
- * Names and symbols; not the hidden names (those that do not enumerate), which are left as they are: V8 has the list of
- * the others at hand, while `Reflect.ownKeys` of a request and its response takes 6 µs.
- */
-function keysOf(object: object): readonly [readonly string[], readonly symbol[]] {
-  return [Object.keys(object), Object.getOwnPropertySymbols(object)]
-}
-
 function restoreForeign(object: object, nodes: ReadonlySet<PropertyKey>, before: Foreign = []): void {
-  for (const key of keysOf(object).flat()) {
-    if (!nodes.has(key) && !before.some(([name]) => name === key)) Reflect.deleteProperty(object, key)
-  }
+  for (const key of foreignNames(object, nodes))
+    if (!before.some(([name]) => name === key)) Reflect.deleteProperty(object, key)
   for (const [key, descriptor] of before) Object.defineProperty(object, key, descriptor)
 }
 
@@ -208,9 +248,15 @@ function restoreHeaders(headers: IncomingMessage['headers'], before: IncomingMes
   Object.assign(headers, before)
 }
 
-function listenersOf(emitter: EventEmitter): readonly Listeners[] {
-  return emitter.eventNames().map(name => ({ name, listeners: emitter.rawListeners(name) }))
+function listenersOf(emitter: EventEmitter, names: readonly PropertyKey[]): readonly Listeners[] {
+  if (names.length === 0) return NOBODY
+  return (names as readonly (string | symbol)[]).map(name => ({
+    name,
+    listeners: emitter.rawListeners(name),
+  }))
 }
+
+const NOBODY: readonly Listeners[] = Object.freeze([])
 
 function restoreListeners(
   emitter: EventEmitter,

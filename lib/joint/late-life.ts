@@ -21,12 +21,8 @@ const NONE: readonly string[] = Object.freeze([])
 
 /** Nothing has to be done, and nobody has to be told, before the handler runs. */
 export function mayBeginLate({ store, heat, events, tracing, rehearse, clientGone }: JointParts): boolean {
-  const isLocal = store.capability === 'local'
-  return isLocal && heat.isCold && !rehearse && clientGone !== 'rollback' && isUnseen(tracing, events)
-}
-
-function isUnseen(tracing: JointParts['tracing'], events: JointParts['events']): boolean {
-  return tracing === undefined && !events.hears('begin')
+  if (store.capability !== 'local' || rehearse || clientGone === 'rollback') return false
+  return heat.isCold && tracing?.isIdle !== false && !events.hears('begin')
 }
 
 export class LateLife<T> extends Latecomer implements Due {
@@ -106,10 +102,11 @@ export class LateLife<T> extends Latecomer implements Due {
     }
     this.#isOver = true
     budget?.earn()
-    noteWon(request, heat, firstOrder(request.retries, NONE))
+    if (!heat.isCold) noteWon(request, heat, firstOrder(request.retries, NONE))
+    const id = nextId()
+    const route = request.route()
     const durationMs = environment.clock.now() - this.startedAt
-    const what = { id: nextId(), route: request.route(), attempt: 1, durationMs }
-    events.emit('commit', { ...what, commitMs: undefined, resolved: NONE })
+    events.emit('commit', { id, route, attempt: 1, durationMs, commitMs: undefined, resolved: NONE })
     request.ended?.()
     this.#leave()
     this.#resolve(value)

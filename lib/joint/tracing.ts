@@ -14,6 +14,8 @@ export interface Trace {
 }
 
 export interface Tracing {
+  /** Nobody wants to see any request at the moment. */
+  readonly isIdle: boolean
   /** Called once for each request, where it is served. Undefined: nobody wants to see this one. */
   begin(): Trace | undefined
 }

@@ -23,8 +23,18 @@ interface Tracer {
   startSpan(name: string, options: { attributes?: Attributes }, context: Context): Span
 }
 interface Api {
-  readonly trace: { getTracer(name: string): Tracer; setSpan(context: Context, span: Span): Context }
+  readonly trace: {
+    getTracer(name: string): Tracer
+    setSpan(context: Context, span: Span): Context
+    getTracerProvider(): TracerProvider
+  }
+  readonly ProxyTracerProvider?: new () => TracerProvider
   readonly context: { active(): Context; with<T>(context: Context, run: () => T): T }
+}
+
+interface TracerProvider {
+  /** Of the API's own provider: the one that was registered, or one that does nothing. */
+  getDelegate?(): object
 }
 
 /** `SpanStatusCode.ERROR`. */
@@ -35,7 +45,13 @@ export function openTelemetry(): Tracing | undefined {
   const api = load()
   if (api === undefined) return undefined
   // Asked for each time: a provider may be registered, or replaced by a test, later than we are made.
-  return { begin: () => begin(api, api.trace.getTracer('session-tx')) }
+  const nobody = api.ProxyTracerProvider && new api.ProxyTracerProvider().getDelegate?.()
+  return {
+    get isIdle() {
+      return nobody !== undefined && api.trace.getTracerProvider().getDelegate?.() === nobody
+    },
+    begin: () => begin(api, api.trace.getTracer('session-tx')),
+  }
 }
 
 function load(): Api | undefined {
