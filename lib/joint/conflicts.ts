@@ -124,3 +124,9 @@ function ownError(
   }
   return undefined
 }
+
+/** For development: nobody has won. */
+export function rehearsal(): SessionTxError {
+  const message = 'retry.rehearse: the handler runs once more'
+  return conflictError(message, { kind: 'rehearsal', store: 'application', free: true })
+}

@@ -10,7 +10,7 @@ import { live, overAtOnce } from './life.js'
 import type { JointParts, JointRequest, RunningAttempt } from './request.js'
 import { noteWon } from './route-heat.js'
 
-export interface LateRequest<T> extends JointRequest<T> {
+interface LateRequest<T> extends JointRequest<T> {
   /** The attempt that has begun last. */
   readonly latest: RunningAttempt | undefined
   /** The handler returned, and no policy of the application has to be asked whether that is to be stored. */

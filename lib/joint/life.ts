@@ -5,7 +5,7 @@
  *   handler → verdict → before-commit hooks → prepare → COMMIT → install → respond → after-commit hooks
  *      └───────────┴──────────────┴─────────────┴────────┘ conflict: roll back both, free the connection, wait, again
  */
-import { attachError, conflictError, isSessionTxError, type SessionTxError } from '../errors.js'
+import { attachError, isSessionTxError, type SessionTxError } from '../errors.js'
 import type { EscapeReason, EventPayloads, NotRerunnableReason } from '../events.js'
 import { runAs } from '../transaction/current.js'
 import { Interrupt } from '../transaction/interrupt.js'
@@ -18,9 +18,9 @@ import {
 } from '../transaction/retry.js'
 import type { Settled } from '../transaction/two-phase-commit.js'
 import { JointAttempt } from './attempt.js'
-import { recognise } from './conflicts.js'
+import { recognise, rehearsal } from './conflicts.js'
 import { boxed, type Failure } from './failure.js'
-import type { JointParts, JointRequest } from './request.js'
+import type { Beginning, JointParts, JointRequest } from './request.js'
 import { RequestEvents, type RollbackReason } from './request-events.js'
 import { expectedTicketKeys, noteLost, noteWon } from './route-heat.js'
 import { givenWay, lostParts, ticketKeysOf } from './ticket-keys.js'
@@ -48,14 +48,6 @@ export async function live<T>(request: JointRequest<T>, parts: JointParts, since
     request.ended?.()
     ended()
   }
-}
-
-/** When a request began whose handler runs already: that run is the work of the first attempt. */
-interface Beginning {
-  /** By the clock. */
-  readonly startedAt: number
-  /** How many sessions had ended. */
-  readonly deathsBefore: number
 }
 
 /** Begins the only attempt of a request that is over, without having asked for anything. */
@@ -282,11 +274,7 @@ class Life<T> implements RetryRequest<T> {
   #rehearsal(order: AttemptOrder, failure: Failure | undefined): SessionTxError | undefined {
     const { rehearse } = this.#parts
     if (!rehearse || order.attempt > 1 || failure !== undefined || this.#isNeverRunAgain) return undefined
-    return conflictError('retry.rehearse: the handler runs once more', {
-      kind: 'rehearsal',
-      store: 'application',
-      free: true,
-    })
+    return rehearsal()
   }
 
   get #isNeverRunAgain(): boolean {

@@ -97,6 +97,14 @@ export interface JointRequest<T> {
   report(error: unknown): void
 }
 
+/** When a request began whose handler runs already: that run is the work of the first attempt. */
+export interface Beginning {
+  /** By the clock. */
+  readonly startedAt: number
+  /** How many sessions had ended. */
+  readonly deathsBefore: number
+}
+
 /** What the client has to be told once the attempt has committed. */
 export type CookieChange =
   | { readonly kind: 'none' }
