@@ -254,7 +254,7 @@ export class ExpressTransaction extends HttpRequest<[ExpressRequest, ExpressResp
 
   // ── what joint/life.ts asks ────────────────────────────────────────────────────────────────────────────────────
 
-  readonly route = (): string => {
+  route(): string {
     const { route } = this.#req as Routed
     if (route === undefined) return '(unmatched)'
     if (route === this.#routed?.route) return this.#routed.pattern

@@ -61,7 +61,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   }
 
   /** A router pattern or `(unmatched)`. */
-  abstract readonly route: () => string
+  abstract route(): string
   abstract work(): Promise<unknown>
   abstract report(error: unknown): void
   /** Bytes have left for the client, or can no longer be held back. */
@@ -134,7 +134,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     return `${req.method} ${originalUrl.split('?', 1)[0]}`
   }
 
-  readonly sessionId = (): string | undefined => {
+  sessionId(): string | undefined {
     const { req, res, keys } = this.#exchange
     this.#found ??= this.#setup.cookie.read(req, res, keys)
     return this.#found.id
@@ -185,7 +185,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     return this.#setup.commitOnError?.(error, ...this.#exchange.args) ?? false
   }
 
-  readonly watchClient = (gone: () => void): (() => void) => {
+  watchClient(gone: () => void): () => void {
     const { res } = this.#exchange
     if (res.closed && !res.writableFinished) gone()
     const onClose = (): void => {

@@ -132,7 +132,7 @@ class KoaRequest extends HttpRequest<[ctx: KoaContext]> {
     carrier.headers = { ...carrier.headers, 'Set-Cookie': cookie }
   }
 
-  readonly route = (): string => {
+  route(): string {
     const { _matchedRoute: matched } = this.#ctx as { _matchedRoute?: string | RegExp | null }
     return matched === undefined || matched === null ? '(unmatched)' : String(matched)
   }

@@ -216,7 +216,7 @@ export class JointAttempt implements RunningAttempt {
       resolvers: parts.resolvers,
       sizeBytesMax: parts.sizeBytesMax,
       validatesReads: request.isolation === 'serializable',
-      route: request.route,
+      route: () => request.route(),
       isReserved: name => this.#isReserved(copy, name),
       ended: dead => parts.tombstones.add(dead),
       transaction,

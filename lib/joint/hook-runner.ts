@@ -9,7 +9,7 @@ import type { Activity } from './activity.js'
 
 /** What the runner needs to know of a request. */
 interface HookedRequest {
-  readonly route: () => string
+  route(): string
   afterResponse(start: () => void): void
   report(error: unknown): void
 }

@@ -78,14 +78,15 @@ class Life<T> implements RetryRequest<T> {
     this.#parts = parts
     this.#trace = parts.tracing?.begin()
     this.#deathsBefore = since?.deathsBefore ?? parts.tombstones.deaths
-    const { watchClient, route } = request
+    const { watchClient } = request
+    const route = (): string => request.route()
     this.#told = new RequestEvents({ events: parts.events, clock, id: this.#idOf, route, startedAt })
     this.interrupt = new Interrupt({
       clock,
       startedAt,
       deadlineMs: parts.deadlineMs,
       transactionId: this.#idOf,
-      watchClient,
+      watchClient: watchClient && (gone => watchClient.call(request, gone)),
     })
   }
 

@@ -67,11 +67,11 @@ export interface JointRequest<T> {
   readonly isolation: Isolation
   readonly readOnly: boolean
   /** A router pattern or `(unmatched)`. */
-  readonly route: () => string
+  route(): string
   /** Method and path, which tell the route of a request before a router has found it. Works of `tx.run` have none. */
   address?(): string
   /** The well-formed id that came with the request. */
-  readonly sessionId: () => string | undefined
+  sessionId(): string | undefined
   /** For who knows the key of a session, and not its id. */
   readonly sessionKey?: string | undefined
   /** An attempt exists from now on; nothing of it has run. */
@@ -84,7 +84,7 @@ export interface JointRequest<T> {
   /** The handler threw, but both sides are stored. Never asked for a conflict. */
   commitsOnError(error: unknown): boolean
   notRerunnable(): NotRerunnableReason | undefined
-  readonly watchClient?: (gone: () => void) => () => void
+  watchClient?(gone: () => void): () => void
   /** Both sides are stored: time for the cookie. */
   committed(attempt: RunningAttempt): void
   /** Calls back when the response has finished or closed. */
@@ -129,7 +129,8 @@ export interface RunningAttempt {
   readonly cookieChange: CookieChange
 }
 
-export function keyOfSession({ sessionId, sessionKey: known }: JointRequest<unknown>): string | undefined {
-  const id = known === undefined ? sessionId() : undefined
+export function keyOfSession(request: JointRequest<unknown>): string | undefined {
+  const { sessionKey: known } = request
+  const id = known === undefined ? request.sessionId() : undefined
   return id === undefined ? known : sessionKey(id)
 }
