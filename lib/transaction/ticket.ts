@@ -17,10 +17,17 @@ export interface Ticket {
   release(): void
 }
 
+/** Whoever waits behind the holder of one key. */
+interface Queue {
+  readonly turns: (() => void)[]
+  /** How many of them have lost nothing yet, and how many have. */
+  readonly waiting: { early: number; lost: number }
+}
+
 export class TicketOffice {
   readonly #waitingMax: number
   /** Per key: who holds it is not listed, only who waits; a key without holder has no entry. */
-  readonly #queues = new Map<string, (() => void)[]>()
+  readonly #queues = new Map<string, Queue>()
   readonly #insistedOn = new Set<string>()
   #waiting = 0
 
@@ -51,16 +58,15 @@ export class TicketOffice {
   /**
    * Waits for its turn on every key. Keys are taken one by one in sorted order, so two requests never wait for each
    * other. Call it with no connection in hand.
-   * @param early nothing was lost yet: half of the places are kept for those who have
-   * @throws QUEUE_FULL when `waitingMax` already wait for one of the keys
+   * @param early nothing was lost yet; these take no places from those who have lost, and have as many
+   * @throws QUEUE_FULL when `waitingMax` of the same sort already wait for one of the keys
    * @throws whatever interrupts the wait (DEADLINE, client gone)
    */
   async take(keys: readonly string[], interrupt: Interrupt, early = false): Promise<Ticket> {
-    const waitingMax = early ? this.#waitingMax / 2 : this.#waitingMax
     const held: string[] = []
     try {
       for (const key of [...new Set(keys)].sort()) {
-        await this.#takeOne(key, interrupt, waitingMax)
+        await this.#takeOne(key, interrupt, early ? 'early' : 'lost')
         held.push(key)
       }
     } catch (error) {
@@ -81,29 +87,34 @@ export class TicketOffice {
     }
   }
 
-  #takeOne(key: string, interrupt: Interrupt, waitingMax: number): Promise<void> | undefined {
+  #takeOne(key: string, interrupt: Interrupt, sort: keyof Queue['waiting']): Promise<void> | undefined {
     const queue = this.#queues.get(key)
     if (queue === undefined) {
-      this.#queues.set(key, [])
+      this.#queues.set(key, { turns: [], waiting: { early: 0, lost: 0 } })
       return undefined
     }
-    if (queue.length >= waitingMax) {
-      const message = `${queue.length} requests already wait for the same key (a session variable or a table)`
+    const { turns, waiting } = queue
+    if (waiting[sort] >= this.#waitingMax) {
+      const message = `${turns.length} requests already wait for the same key (a session variable or a table)`
       throw new SessionTxError('QUEUE_FULL', message)
     }
     const ended = interrupt.waitingEnded
     if (ended !== undefined) throw ended
-    this.#waiting += 1
+    const count = (change: 1 | -1): void => {
+      this.#waiting += change
+      waiting[sort] += change
+    }
+    count(1)
     return new Promise((resolve, reject) => {
       const turn = (): void => {
         stopListening()
-        this.#waiting -= 1
+        count(-1)
         resolve()
       }
-      queue.push(turn)
+      turns.push(turn)
       const stopListening = interrupt.onWaitingEnd(reason => {
-        queue.splice(queue.indexOf(turn), 1)
-        this.#waiting -= 1
+        turns.splice(turns.indexOf(turn), 1)
+        count(-1)
         reject(reason)
       })
     })
@@ -111,7 +122,7 @@ export class TicketOffice {
 
   #pass(key: string): void {
     this.#insistedOn.delete(key)
-    const next = this.#queues.get(key)?.shift()
+    const next = this.#queues.get(key)?.turns.shift()
     if (next === undefined) this.#queues.delete(key)
     else next()
   }

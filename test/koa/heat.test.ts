@@ -92,10 +92,10 @@ test('nobody waits who only reads, and no other session waits for a variable', a
   expect((await slow).text).toBe('1')
 })
 
-test('half of the queue is for those who have lost: who finds it taken before its first attempt begins without', async () => {
+test('who finds the queue full before its first attempt begins without, and takes no place from those who have lost', async () => {
   await served.close()
   served = await serveTx({
-    options: { pool: db.pool, retry: { tickets: { waitingMax: 2 * CROWD } } },
+    options: { pool: db.pool, retry: { tickets: { waitingMax: CROWD } } },
     below: answer,
     environment: fakeEnvironment(),
   })
