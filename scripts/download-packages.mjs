@@ -4,7 +4,7 @@
  */
 
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { withLock } from './lock.mjs'
 import { Sentence, capture, runQuietly, say } from './processes.mjs'
 
@@ -97,12 +97,24 @@ Acquire::Retries "3";
   return ['-c', config, '-qq']
 }
 
-/** Where the libraries of an unpacked tree are, for LD_LIBRARY_PATH. */
+/**
+ * Where the libraries of an unpacked tree are, for LD_LIBRARY_PATH. Some are a folder deeper, where whoever needs them looks
+ * by an absolute path that is not ours (libpulse's libpulsecommon).
+ */
 export function libraryFolders(tree) {
   return ['usr/lib', 'lib'].flatMap(lib => {
     const folder = join(tree, lib)
     if (!existsSync(folder)) return []
-    const triplets = readdirSync(folder).filter(name => name.includes('-linux-'))
-    return [...triplets.map(name => join(folder, name)), folder]
+    const triplets = foldersIn(folder).filter(inside => basename(inside).includes('-linux-'))
+    return [...triplets, ...triplets.flatMap(foldersIn).filter(hasLibraries), folder]
   })
+}
+
+function foldersIn(folder) {
+  const entries = readdirSync(folder, { withFileTypes: true })
+  return entries.filter(entry => entry.isDirectory()).map(({ name }) => join(folder, name))
+}
+
+function hasLibraries(folder) {
+  return readdirSync(folder).some(name => /^lib.*\.so/.test(name))
 }
