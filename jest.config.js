@@ -8,10 +8,10 @@ const swc = {
 /** @type {import('jest').Config} */
 export default {
   testMatch: ['<rootDir>/test/**/*.test.ts'],
-  // Each of these starts a cluster: minutes, for `npm run test:faults` only.
+  // Each of these starts a cluster, or goes on for minutes: for `npm run test:faults` only.
   testPathIgnorePatterns: [
     '/node_modules/',
-    ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera']),
+    ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera', '<rootDir>/test/faults/soak']),
     // Without a Chromium npm test has said so in a sentence.
     ...(process.env.CHROMIUM_PATH ? [] : ['<rootDir>/test/browser']),
   ],

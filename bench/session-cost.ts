@@ -7,13 +7,8 @@
 import { spawnSync } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
-import { EventHub } from '../lib/events.js'
-import { DraftScope } from '../lib/session/draft.js'
-import { SessionResource } from '../lib/session/resource.js'
-import type { OpenSession, SessionStore } from '../lib/session/store.js'
-import { WorkingCopy } from '../lib/session/working-copy.js'
-import { memoryStore } from '../lib/store/memory.js'
-import { systemClock } from '../lib/transaction/clock.js'
+import type { WorkingCopy } from '../lib/session/working-copy.js'
+import { Attempts, startedMemoryStore } from './support/attempts.js'
 import { median, print, printHeading, printTable, verdict } from './support/report.js'
 
 /** So much space for young objects that nothing is collected while bytes are counted. */
@@ -38,91 +33,29 @@ interface Cost {
   readonly bytes: number
 }
 
-function startedStore(): SessionStore {
-  const store = memoryStore()
-  const day = 24 * 3_600_000
-  const times = { idleMs: day, absoluteMs: false, touchGranularityMs: 30_000 } as const
-  store.start({ clock: systemClock, events: new EventHub(), ...times })
-  return store
-}
-
-const store = startedStore()
-
-interface Attempt {
-  readonly copy: WorkingCopy
-  readonly resource: SessionResource
-}
-
-function attemptOn(opened: OpenSession): Attempt {
-  const drafts = new DraftScope()
-  const copy = new WorkingCopy({
-    store: store.name,
-    opened,
-    id: opened.key,
-    bereaved: false,
-    drafts,
-    assertUsable: () => {},
-    assertWritable: () => {},
-    merges: () => false,
-    lose: () => {},
-  })
-  const resource = new SessionResource({
-    store,
-    copy,
-    drafts,
-    resolvers: new Map(),
-    sizeBytesMax: 64 * 1024 * 1024,
-    validatesReads: false,
-    route: () => 'bench',
-    isReserved: () => false,
-    ended: () => {},
-  })
-  return { copy, resource }
-}
-
-function open(key: string): OpenSession {
-  const opened = store.open(key)
-  if (opened === undefined || opened instanceof Promise) throw new Error(`there is no session ${key}`)
-  return opened
-}
-
-function commit({ resource }: Attempt): void {
-  if (resource.prepare() instanceof Promise) throw new Error('nobody else holds anything here')
-  void resource.commit()
-  resource.release()
-}
-
-/** Stores a session with these variables. */
-function keep(key: string, variables: Readonly<Record<string, unknown>>): void {
-  const opened = store.create(key)
-  if (opened instanceof Promise) throw new Error('memoryStore makes sessions at once')
-  const attempt = attemptOn(opened)
-  for (const [name, value] of Object.entries(variables)) attempt.copy.set(name, value)
-  commit(attempt)
-}
+const store = startedMemoryStore()
+const attempts = new Attempts(store)
 
 function attemptsOn(key: string, work: (copy: WorkingCopy, count: number) => void): (count: number) => void {
   return count => {
-    const attempt = attemptOn(open(key))
-    work(attempt.copy, count)
-    commit(attempt)
+    attempts.run(key, copy => work(copy, count))
   }
 }
 
 type Operations = Readonly<Record<string, (count: number) => void>>
 
 /** In turn, so that whatever disturbs the machine disturbs all of them alike; medians. */
-function measure(operations: Operations, attempts = ATTEMPTS): Record<string, Cost> {
+function measure(operations: Operations, repeated = ATTEMPTS): Record<string, Cost> {
   const nanos = (operation: (count: number) => void): number => {
     const startMs = performance.now()
-    for (let count = 0; count < attempts; count++) operation(count)
-    return ((performance.now() - startMs) * 1e6) / attempts
+    for (let count = 0; count < repeated; count++) operation(count)
+    return ((performance.now() - startMs) * 1e6) / repeated
   }
   const bytes = (operation: (count: number) => void): number => {
     collectGarbage()
     const { heapUsed } = process.memoryUsage()
-    for (let count = 0; count < attempts; count++) operation(count)
-    return (process.memoryUsage().heapUsed - heapUsed) / attempts
+    for (let count = 0; count < repeated; count++) operation(count)
+    return (process.memoryUsage().heapUsed - heapUsed) / repeated
   }
   alternate(operations, nanos, 2) // for the compiler
   const times = alternate(operations, nanos, ROUNDS)
@@ -171,8 +104,8 @@ printHeading(`session-tx, cost of a session: ${ROUNDS} alternations of ${ATTEMPT
 
 // ── many variables ───────────────────────────────────────────────────────────────────────────────────────────────
 
-keep('10 variables', variables(10, cart))
-keep('1000 variables', variables(1_000, cart))
+attempts.keep('10 variables', variables(10, cart))
+attempts.keep('1000 variables', variables(1_000, cart))
 const many = measure({
   'commit one number, of 10 variables': attemptsOn('10 variables', (copy, count) =>
     copy.set('variable5', count),
@@ -216,8 +149,8 @@ print(
 const LARGE = 10_000
 const line = (index: number): unknown => ({ id: index, name: `article ${index}`, pieces: 1 })
 const lines = (count: number): unknown[] => Array.from({ length: count }, (_, index) => line(index))
-keep('small', { lines: lines(10) })
-keep('large', { lines: lines(LARGE) })
+attempts.keep('small', { lines: lines(10) })
+attempts.keep('large', { lines: lines(LARGE) })
 const text = JSON.stringify(lines(LARGE))
 
 const readLine = (copy: WorkingCopy): void => void (copy.get('lines') as { pieces: number }[])[5]?.pieces

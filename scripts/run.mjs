@@ -32,11 +32,11 @@ const commands = {
     await setUp({ database: true, redis: true })
     return test(args, await browser())
   },
-  /** Random faults under load: `npm run test:faults -- --faults 500 --seed 42`. */
+  /** Random faults under load, and a long one without: `npm run test:faults -- --faults 500 --seed 42`, `… -- soak`. */
   async 'test-faults'(args) {
-    const env = faultsOf(args)
+    const { files, env } = faultsOf(args)
     await setUp({ apps: true, database: true, redis: true })
-    return run(process.execPath, ['node_modules/jest/bin/jest.js', 'test/faults'], { env })
+    return run(process.execPath, ['node_modules/jest/bin/jest.js', ...files], { env })
   },
   async check() {
     await setUp({})
@@ -80,22 +80,30 @@ const commands = {
   },
 }
 
-const faultsDefault = 500
+const faultsUsage =
+  'npm run test:faults -- [name of a file …] [--faults 500] [--seed 42] [--soak-seconds 600]'
 
-/** The environment variables that test/faults reads. */
+/** Which files, and the environment variables that test/faults reads. */
 function faultsOf(args) {
-  const options = { faults: { type: 'string', default: String(faultsDefault) }, seed: { type: 'string' } }
-  let values
-  try {
-    values = parseArgs({ args, options }).values
-  } catch (error) {
-    throw new Sentence(`${error.message}\nnpm run test:faults -- [--faults ${faultsDefault}] [--seed 42]`)
+  const options = {
+    faults: { type: 'string', default: '500' },
+    seed: { type: 'string' },
+    'soak-seconds': { type: 'string', default: '600' },
   }
+  let parsed
+  try {
+    parsed = parseArgs({ args, options, allowPositionals: true })
+  } catch (error) {
+    throw new Sentence(`${error.message}\n${faultsUsage}`)
+  }
+  const { values, positionals } = parsed
   for (const [name, value] of Object.entries(values)) {
     if (!/^\d+$/.test(value ?? '0'))
       throw new Sentence(`--${name} must be a whole number, got '${String(value)}'`)
   }
-  return { FAULTS: values.faults, FAULT_SEED: values.seed, NODE_ENV: 'test' }
+  const files = positionals.length === 0 ? ['test/faults'] : positionals.map(name => `test/faults/${name}`)
+  const { faults, seed, 'soak-seconds': seconds } = values
+  return { files, env: { FAULTS: faults, FAULT_SEED: seed, SOAK_SECONDS: seconds, NODE_ENV: 'test' } }
 }
 
 /** What test() hears of the browser: its environment, or a sentence; a failure only where there must be one. */

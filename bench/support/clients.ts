@@ -58,8 +58,16 @@ export class Clients {
   }
 
   /** One request of each client, so that all have their session. */
-  async greet(): Promise<void> {
-    await Promise.all(this.#clients.map(client => client.request()))
+  greet(): Promise<void> {
+    return this.each(1)
+  }
+
+  /** So many requests of each client, one after the other. */
+  async each(times: number): Promise<void> {
+    const askAll = async (client: Client): Promise<void> => {
+      for (let count = 0; count < times; count++) await client.request()
+    }
+    await Promise.all(this.#clients.map(askAll))
   }
 
   /** The same, but with the session that the first client gets. */

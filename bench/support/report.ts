@@ -3,7 +3,7 @@
  * measured. Speed is printed and judged, never asserted: the exit status does not depend on it.
  */
 import { cpus } from 'node:os'
-import type { Measured } from './alternation.js'
+import type { Measured, Sample } from './alternation.js'
 import type { SideName } from './sides.js'
 
 export function print(line = ''): void {
@@ -71,14 +71,26 @@ export interface Ratios {
 }
 
 /** Medians of the ratios of each round: two turns that follow each other are disturbed alike. */
-export function ratios({ samples }: Measured, ours: SideName, theirs: SideName): Ratios {
-  const pairs = (samples.get(ours) ?? []).map((our, round) => ({ our, their: samples.get(theirs)?.[round] }))
-  const of = (value: (pair: (typeof pairs)[number]) => number): number => median(pairs.map(value))
+export function ratios(measured: Measured, ours: SideName, theirs: SideName): Ratios {
+  const of = (value: (sample: Sample) => number): number => median(eachRatio(measured, ours, theirs, value))
   return {
-    throughput: of(({ our, their }) => our.requestsPerSecond / (their?.requestsPerSecond ?? Number.NaN)),
-    cpu: of(({ our, their }) => (their?.cpuMicros ?? Number.NaN) / our.cpuMicros),
-    p50: of(({ our, their }) => (their?.p50Ms ?? Number.NaN) / our.p50Ms),
+    throughput: of(({ requestsPerSecond }) => requestsPerSecond),
+    cpu: 1 / of(({ cpuMicros }) => cpuMicros),
+    p50: 1 / of(({ p50Ms }) => p50Ms),
   }
+}
+
+/** One of each round, ours to theirs. */
+export function eachRatio(
+  { samples }: Measured,
+  ours: SideName,
+  theirs: SideName,
+  value: (sample: Sample) => number,
+): readonly number[] {
+  return (samples.get(ours) ?? []).map((our, round) => {
+    const their = samples.get(theirs)?.[round]
+    return value(our) / (their === undefined ? Number.NaN : value(their))
+  })
 }
 
 /** `met` or `missed`, in so many words. */

@@ -123,6 +123,27 @@ export const sides = {
     })
     return app
   },
+
+  /** The same with koa-session. */
+  untouchedKoaSession() {
+    const app = withKoaSession()
+    app.use(async ctx => {
+      ctx.body = 'untouched'
+    })
+    return app
+  },
+
+  /** One variable is read; a session's first request makes it. */
+  readingSessionTx() {
+    const app = new Koa<DefaultState, SessionTxContext>()
+    app.use(sessionTx())
+    app.use(async ctx => {
+      const { visits } = ctx.session
+      if (visits === undefined) ctx.session.visits = 1
+      ctx.body = String(visits)
+    })
+    return app
+  },
 } satisfies Record<string, (databaseUrl: string) => unknown>
 
 export type SideName = keyof typeof sides
