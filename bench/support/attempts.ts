@@ -60,7 +60,7 @@ export class Attempts {
       sizeBytesMax: 64 * 1024 * 1024,
       validatesReads: false,
       route: () => 'bench',
-      isReserved: () => false,
+      reservation: () => undefined,
       ended: () => {},
     })
     work(copy)

@@ -10,7 +10,7 @@ import type { Flavour } from '../mysql/errors.js'
 import { MysqlResource } from '../mysql/resource.js'
 import { DraftScope } from '../session/draft.js'
 import { shownKey } from '../session/identity.js'
-import { SessionResource } from '../session/resource.js'
+import { type Reservation, SessionResource } from '../session/resource.js'
 import { assignSession, type SessionObject } from '../session/session-object.js'
 import type { AttemptTransaction, OpenSession } from '../session/store.js'
 import { WorkingCopy } from '../session/working-copy.js'
@@ -217,7 +217,7 @@ export class JointAttempt implements RunningAttempt {
       sizeBytesMax: parts.sizeBytesMax,
       validatesReads: request.isolation === 'serializable',
       route: () => request.route(),
-      isReserved: name => this.#isReserved(copy, name),
+      reservation: name => this.#reservation(copy, name),
       ended: dead => parts.tombstones.add(dead),
       transaction,
     })
@@ -229,13 +229,14 @@ export class JointAttempt implements RunningAttempt {
   }
 
   /** Somebody who lost before has its turn; who cannot run again need not give way. */
-  #isReserved(copy: WorkingCopy, name: string): boolean {
+  #reservation(copy: WorkingCopy, name: string): Reservation | undefined {
     const { parts, order, opensTogether } = this.#setup
     const { tickets } = parts
-    if (tickets === undefined || tickets.isIdle || copy.opened === undefined || order.isLast) return false
-    if (opensTogether && !order.opensTogether) return false
+    if (tickets === undefined || tickets.isIdle || copy.opened === undefined || order.isLast) return undefined
+    if (opensTogether && !order.opensTogether) return undefined
     const key = ticketKey(shownKey(copy.opened.key), name)
-    return tickets.isTaken(key) && !order.ticketKeys.includes(key)
+    if (!tickets.isTaken(key) || order.ticketKeys.includes(key)) return undefined
+    return { by: tickets.holderOf(key) }
   }
 
   #open(key: string, known: boolean): OpenSession | undefined {

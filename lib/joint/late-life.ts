@@ -3,7 +3,7 @@
  * request: the handler that is running is its first attempt. One that never asks has nothing to commit, and is counted.
  * Most requests of an application may be such, and all that a life is made of was twice what Koa costs.
  */
-import { Latecomer, runAs } from '../transaction/current.js'
+import { here, Latecomer, runAs } from '../transaction/current.js'
 import type { Due } from '../transaction/deadlines.js'
 import { firstOrder } from '../transaction/retry.js'
 import { live, overAtOnce } from './life.js'
@@ -31,6 +31,8 @@ export class LateLife<T> extends Latecomer implements Due {
   readonly #request: LateRequest<T>
   readonly #parts: JointParts
   readonly #ended: () => void
+  /** Where the life would be lived if it had begun at once: timers and connections that outlast it must not keep us. */
+  readonly #outside = here()
   #attempt: RunningAttempt | undefined
   #running: Promise<T> | undefined
   #onRunning: ((running: Promise<T>) => void) | undefined
@@ -80,7 +82,10 @@ export class LateLife<T> extends Latecomer implements Due {
   begin(): RunningAttempt {
     if (this.#attempt !== undefined) return this.#attempt
     if (this.#isOver) overAtOnce(this.#request, this.#parts, this)
-    else live(this.#request, this.#parts, this).then(this.#resolve, this.#reject)
+    else
+      void runAs(this.#outside, () =>
+        live(this.#request, this.#parts, this).then(this.#resolve, this.#reject),
+      )
     const { latest } = this.#request
     if (latest === undefined) throw new TypeError('the life of a request began without an attempt')
     this.#attempt = latest

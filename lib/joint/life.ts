@@ -60,6 +60,7 @@ const NONE: readonly string[] = Object.freeze([])
 /** One request over all its attempts. */
 class Life<T> implements RetryRequest<T> {
   readonly interrupt: Interrupt
+  readonly name = (): string => this.#request.route()
   readonly #request: JointRequest<T>
   readonly #parts: JointParts
   #id: string | undefined
@@ -79,8 +80,8 @@ class Life<T> implements RetryRequest<T> {
     this.#trace = parts.tracing?.begin()
     this.#deathsBefore = since?.deathsBefore ?? parts.tombstones.deaths
     const { watchClient } = request
-    const route = (): string => request.route()
-    this.#told = new RequestEvents({ events: parts.events, clock, id: this.#idOf, route, startedAt })
+    const { events } = parts
+    this.#told = new RequestEvents({ events, clock, id: this.#idOf, route: this.name, startedAt })
     this.interrupt = new Interrupt({
       clock,
       startedAt,

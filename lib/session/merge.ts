@@ -48,12 +48,8 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
   const kind = stale ? 'stale' : kindOf(first)
   // Of a stale session only what would have been written is queued for.
   const names = lost.filter(({ onlyRead }) => !stale || !onlyRead).map(({ part }) => partName(part))
-  const winner = first.winner === undefined ? '' : ` by ${first.winner}`
-  const versions = `started from version ${first.baseVersion}, found ${first.foundVersion}`
-  const all = lost.map(({ part }) => `'${partName(part)}'`).join(', ')
-  const subject = kind === 'session' ? 'was replaced or ended' : `: ${all} committed`
   return conflictError(
-    `session ${session} ${subject}${winner} meanwhile (${versions})`.replace(' :', ':'),
+    `session ${session}${whatHappened(lost, first)}`,
     {
       kind,
       store,
@@ -67,6 +63,17 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
     },
     first.cause,
   )
+}
+
+function whatHappened(lost: readonly LostPart[], first: LostPart): string {
+  const { part, winner, baseVersion, foundVersion } = first
+  const all = lost.map(one => `'${partName(one.part)}'`).join(', ')
+  // Nobody has committed yet; but it is somebody else's turn.
+  if (foundVersion === baseVersion && part !== WHOLE)
+    return `: ${all} is another request's turn${winner === undefined ? '' : ` (${winner})`} at version ${baseVersion}`
+  const by = winner === undefined ? '' : ` by ${winner}`
+  const what = part === WHOLE ? ' was replaced or ended' : `: ${all} committed`
+  return `${what}${by} meanwhile (started from version ${baseVersion}, found ${foundVersion})`
 }
 
 /** What was seen of a session at another moment than the rows. */

@@ -9,6 +9,7 @@ import { sessionKey } from './identity.js'
 import { merge, sessionConflict } from './merge.js'
 import type { Resolver } from './resolvers.js'
 import {
+  type LostPart,
   type AttemptTransaction,
   type Claim,
   type NAMES,
@@ -21,6 +22,12 @@ import {
 import type { SessionPlan } from './session-plan.js'
 import type { WorkingCopy } from './working-copy.js'
 
+/** A variable is the turn of another request, which lost a race for it before. */
+export interface Reservation {
+  /** Its route, if it says so. */
+  readonly by: string | undefined
+}
+
 export interface SessionResourceSetup {
   readonly store: SessionStore
   readonly copy: WorkingCopy
@@ -29,8 +36,7 @@ export interface SessionResourceSetup {
   readonly sizeBytesMax: number
   /** `serializable`: whatever was read must still be current. */
   readonly validatesReads: boolean
-  /** The variable is another request's turn, which lost a race for it before. */
-  readonly isReserved: (name: string) => boolean
+  readonly reservation: (name: string) => Reservation | undefined
   /** Route of the request, asked for when there is something to write. */
   readonly route: () => string
   /** Hears the key of a session that this attempt ended. */
@@ -218,16 +224,17 @@ export class SessionResource implements TwoPhaseResource {
   }
 
   #giveWay(plan: SessionPlan): void {
-    const { copy, store, resolvers, isReserved } = this.#setup
+    const { copy, store, resolvers, reservation } = this.#setup
     if (copy.opened === undefined || plan.endsOld) return
-    const reserved = [...plan.writes.keys()].filter(name => !resolvers.has(name) && isReserved(name))
-    if (reserved.length === 0) return
-    const version = (name: string): number => copy.base.get(name)?.version ?? 0
-    const lost = reserved.map(name => {
-      const baseVersion = version(name)
-      return { part: name, baseVersion, foundVersion: baseVersion, winner: undefined, onlyRead: false }
-    })
-    throw sessionConflict(store.name, copy.opened.key, lost)
+    const lost: LostPart[] = []
+    for (const name of plan.writes.keys()) {
+      const reserved = resolvers.has(name) ? undefined : reservation(name)
+      if (reserved === undefined) continue
+      const version = copy.base.get(name)?.version ?? 0
+      const { by: winner } = reserved
+      lost.push({ part: name, baseVersion: version, foundVersion: version, winner, onlyRead: false })
+    }
+    if (lost.length > 0) throw sessionConflict(store.name, copy.opened.key, lost)
   }
 
   #assertSize(plan: SessionPlan): void {

@@ -31,6 +31,11 @@ export function runAs<T>(transaction: object | undefined, work: () => T): T {
   return storage.run(transaction, work)
 }
 
+/** What {@link runAs} was given here; nothing begins because of the question. */
+export function here(): object | undefined {
+  return storage.getStore()
+}
+
 /** The innermost transaction whose handler we are below, or undefined. */
 export function current(): object | undefined {
   const found = storage.getStore() as { [BEGIN]?(): object } | undefined

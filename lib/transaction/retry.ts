@@ -44,6 +44,8 @@ export interface RetryOptions extends BackoffOptions {
 export interface RetryRequest<T> {
   readonly id: string
   readonly interrupt: Interrupt
+  /** What those are told who give way to it: its route. */
+  readonly name: () => string
   attempt(order: AttemptOrder): Promise<AttemptEnd<T>>
   /** Keys to wait for before the first attempt. */
   expectedTicketKeys?(): readonly string[]
@@ -89,7 +91,7 @@ export async function withRetries<T>(
   try {
     const expected = tools.tickets === undefined ? undefined : request.expectedTicketKeys?.()
     if (tools.tickets !== undefined && expected !== undefined && expected.length > 0)
-      ticket = await takeEarly(tools.tickets, expected, request.interrupt)
+      ticket = await takeEarly(tools.tickets, expected, request)
     let order = firstOrder(options.retries, ticket?.keys ?? NONE)
     for (;;) {
       const end = await request.attempt(order)
@@ -124,7 +126,7 @@ export async function withRetries<T>(
       let waitedFor: 'ticket' | 'backoff' | 'nothing' = 'nothing'
       if (queues && tools.tickets !== undefined) {
         waitedFor = 'ticket'
-        ticket = await takeTicket(tools.tickets, ticket, end, request.interrupt)
+        ticket = await takeTicket(tools.tickets, ticket, end, request)
       } else if (!free) {
         waitedFor = 'backoff'
         await request.interrupt.sleep(backoffMs(charged, options, tools.random))
@@ -156,10 +158,10 @@ export function firstOrder(retries: number, ticketKeys: readonly string[]): Atte
 async function takeEarly(
   office: TicketOffice,
   keys: readonly string[],
-  interrupt: Interrupt,
+  { interrupt, name }: RetryRequest<unknown>,
 ): Promise<Ticket | undefined> {
   try {
-    return await office.take(keys, interrupt, true)
+    return await office.take(keys, interrupt, { early: true, name })
   } catch (error) {
     if (interrupt.reason !== undefined) throw error
     return undefined
@@ -171,11 +173,11 @@ async function takeTicket(
   office: TicketOffice,
   held: Ticket | undefined,
   end: { readonly ticketKeys: readonly string[] },
-  interrupt: Interrupt,
+  { interrupt, name }: RetryRequest<unknown>,
 ): Promise<Ticket> {
   if (held !== undefined && covers(held, end.ticketKeys)) return held
   held?.release()
-  return office.take([...(held?.keys ?? []), ...end.ticketKeys], interrupt)
+  return office.take([...(held?.keys ?? []), ...end.ticketKeys], interrupt, { name })
 }
 
 function covers(ticket: Ticket | undefined, keys: readonly string[]): boolean {

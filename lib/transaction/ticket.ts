@@ -17,16 +17,24 @@ export interface Ticket {
   release(): void
 }
 
-/** Whoever waits behind the holder of one key. */
+interface Customer {
+  /** Nothing was lost yet; these take no places from those who have lost, and have as many. */
+  readonly early?: boolean
+  /** What it is called where somebody gives way to it: the route of a request. */
+  readonly name?: () => string
+}
+
+/** Who holds one key, and whoever waits behind. */
 interface Queue {
-  readonly turns: (() => void)[]
+  holder: Customer
+  readonly turns: { readonly customer: Customer; readonly begin: () => void }[]
   /** How many of them have lost nothing yet, and how many have. */
   readonly waiting: { early: number; lost: number }
 }
 
 export class TicketOffice {
   readonly #waitingMax: number
-  /** Per key: who holds it is not listed, only who waits; a key without holder has no entry. */
+  /** A key without holder has no entry. */
   readonly #queues = new Map<string, Queue>()
   readonly #insistedOn = new Set<string>()
   #waiting = 0
@@ -50,6 +58,11 @@ export class TicketOffice {
     return this.#queues.has(key)
   }
 
+  /** What the holder of the key calls itself; undefined if nobody holds it, or the holder does not say. */
+  holderOf(key: string): string | undefined {
+    return this.#queues.get(key)?.holder.name?.()
+  }
+
   /** True while the holder of the key is at its last attempt. */
   isInsistedOn(key: string): boolean {
     return this.#insistedOn.has(key)
@@ -58,15 +71,14 @@ export class TicketOffice {
   /**
    * Waits for its turn on every key. Keys are taken one by one in sorted order, so two requests never wait for each
    * other. Call it with no connection in hand.
-   * @param early nothing was lost yet; these take no places from those who have lost, and have as many
    * @throws QUEUE_FULL when `waitingMax` of the same sort already wait for one of the keys
    * @throws whatever interrupts the wait (DEADLINE, client gone)
    */
-  async take(keys: readonly string[], interrupt: Interrupt, early = false): Promise<Ticket> {
+  async take(keys: readonly string[], interrupt: Interrupt, customer: Customer = {}): Promise<Ticket> {
     const held: string[] = []
     try {
       for (const key of [...new Set(keys)].sort()) {
-        await this.#takeOne(key, interrupt, early ? 'early' : 'lost')
+        await this.#takeOne(key, interrupt, customer)
         held.push(key)
       }
     } catch (error) {
@@ -87,13 +99,14 @@ export class TicketOffice {
     }
   }
 
-  #takeOne(key: string, interrupt: Interrupt, sort: keyof Queue['waiting']): Promise<void> | undefined {
+  #takeOne(key: string, interrupt: Interrupt, customer: Customer): Promise<void> | undefined {
     const queue = this.#queues.get(key)
     if (queue === undefined) {
-      this.#queues.set(key, { turns: [], waiting: { early: 0, lost: 0 } })
+      this.#queues.set(key, { holder: customer, turns: [], waiting: { early: 0, lost: 0 } })
       return undefined
     }
     const { turns, waiting } = queue
+    const sort = customer.early === true ? 'early' : 'lost'
     if (waiting[sort] >= this.#waitingMax) {
       const message = `${turns.length} requests already wait for the same key (a session variable or a table)`
       throw new SessionTxError('QUEUE_FULL', message)
@@ -106,11 +119,12 @@ export class TicketOffice {
     }
     count(1)
     return new Promise((resolve, reject) => {
-      const turn = (): void => {
+      const begin = (): void => {
         stopListening()
         count(-1)
         resolve()
       }
+      const turn = { customer, begin }
       turns.push(turn)
       const stopListening = interrupt.onWaitingEnd(reason => {
         turns.splice(turns.indexOf(turn), 1)
@@ -122,8 +136,12 @@ export class TicketOffice {
 
   #pass(key: string): void {
     this.#insistedOn.delete(key)
-    const next = this.#queues.get(key)?.turns.shift()
-    if (next === undefined) this.#queues.delete(key)
-    else next()
+    const queue = this.#queues.get(key)
+    const next = queue?.turns.shift()
+    if (queue === undefined || next === undefined) this.#queues.delete(key)
+    else {
+      queue.holder = next.customer
+      next.begin()
+    }
   }
 }

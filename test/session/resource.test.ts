@@ -34,7 +34,7 @@ function attempt({ opened, id, ...given }: Given = {}): Attempt {
     resolvers: new Map(),
     sizeBytesMax: 10_000,
     validatesReads: false,
-    isReserved: () => false,
+    reservation: () => undefined,
     ended: () => {},
     route: () => '/route',
     ...given,
@@ -192,15 +192,19 @@ describe('the session resource', () => {
       const held = await heldSession({ n: 1, m: 1 })
       const one = attempt({
         ...held,
-        isReserved: name => name === 'n',
+        reservation: name => (name === 'n' ? { by: '/slow' } : undefined),
         resolvers: new Map(named === undefined ? [] : [['n', named]]),
       })
       one.copy.set('n', 2)
       one.copy.set('m', 2)
       const error: unknown = await commit(one).catch((reason: unknown) => reason)
       expect(error !== undefined).toBe(loses)
-      if (loses)
-        expect(error).toMatchObject({ code: 'CONFLICT', conflict: { kind: 'variable', lost: ['n'] } })
+      if (!loses) continue
+      expect(error).toMatchObject({
+        code: 'CONFLICT',
+        conflict: { kind: 'variable', lost: ['n'], winner: '/slow' },
+      })
+      expect((error as Error).message).toContain("'n' is another request's turn (/slow)")
     }
   })
 

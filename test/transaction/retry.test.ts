@@ -60,6 +60,7 @@ function request(script: readonly (End | (() => End | Promise<End>))[], setup: S
     {
       id,
       interrupt,
+      name: () => '/route',
       attempt: async order => {
         orders.push(order)
         log.push(`attempt ${order.attempt}`)

@@ -48,6 +48,19 @@ test('a key is taken while somebody holds it, also when it is handed on, and not
   expect(office.isTaken('k')).toBe(false)
 })
 
+test('says who holds a key, if that one says so', async () => {
+  const office = new TicketOffice(8)
+  const first = await office.take(['k'], patience(), { name: () => '/first' })
+  const second = office.take(['k'], patience(), { name: () => '/second' })
+  expect([office.holderOf('k'), office.holderOf('other')]).toEqual(['/first', undefined])
+  first.release()
+  expect(office.holderOf('k')).toBe('/second')
+  const third = office.take(['k'], patience())
+  ;(await second).release()
+  await third
+  expect(office.holderOf('k')).toBeUndefined()
+})
+
 test('keys are taken in sorted order, each once, whatever order they are asked for in', async () => {
   const office = new TicketOffice(64)
   const ticket = await office.take(['b', 'a', 'b'], patience())

@@ -50,7 +50,8 @@ function fits(conflict: RecentConflict, { text, kind }: Filter): boolean {
 }
 
 function versions({ baseVersion, foundVersion }: RecentConflict): string {
-  return baseVersion === undefined ? '–' : `${baseVersion} → ${foundVersion ?? '?'}`
+  if (baseVersion === undefined) return '–'
+  return foundVersion === baseVersion ? `${baseVersion}, gave way` : `${baseVersion} → ${foundVersion ?? '?'}`
 }
 
 export function doubtTable(doubts: readonly Doubt[]): Html {

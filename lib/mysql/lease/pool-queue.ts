@@ -10,6 +10,7 @@
  * we know better.
  */
 import type { ConnectionCallback, CoreConnection, CorePool } from '../driver.js'
+import { runAs } from '../../transaction/current.js'
 import { markOwnUse } from '../stray-queries.js'
 
 type Answer = (error: Error | null, connection: CoreConnection | undefined, fresh: boolean) => void
@@ -68,7 +69,8 @@ export class PoolQueue {
     }
     this.#asking = request
     try {
-      this.#pool.getConnection(markOwnUse(callback))
+      // Outside of the request: a connection that is made for it lives longer, and would keep it alive.
+      runAs(undefined, () => this.#pool.getConnection(markOwnUse(callback)))
     } finally {
       this.#asking = undefined
     }
