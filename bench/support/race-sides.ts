@@ -1,13 +1,15 @@
 /**
- * The applications that bench/contention.ts compares: the same routes, each with another way to keep parallel requests
+ * The applications that bench/contention.ts and bench/fairness.ts compare: the same routes, each with another way to keep parallel requests
  * from each other. Knows nothing of load or measuring.
  *
  *   /variable/<row>    adds one to a variable that everybody has, and to a row of one's own
  *   /variables/<row>   the same with a variable of one's own
  *   /row/<row>         reads a row that everybody has, adds one, writes it; adds one to a variable of one's own
  *   /frame/<row>       reads a variable and a row; one request of a hundred writes both
+ *   /hold/<ms>         reads a variable that everybody has, works that long, adds one to it
  *   /total             the sum of the session's variables        /figures   what was run again, and for how long
  */
+import { setTimeout } from 'node:timers/promises'
 import Koa, { type DefaultState, type Middleware } from 'koa'
 import mysql, { type ResultSetHeader, type RowDataPacket } from 'mysql2/promise'
 import { sessionTx, type SessionTxContext, type SessionTxOptions } from 'session-tx'
@@ -18,6 +20,8 @@ export interface RaceFigures {
   readonly attempts: number
   readonly committed: number
   readonly wastedMs: number
+  /** How many requests ended in which attempt. */
+  readonly byAttempts: Readonly<Record<number, number>>
 }
 
 const HOT_ROW = 1
@@ -66,6 +70,10 @@ async function work(path: string, session: Session, rows: Rows): Promise<void> {
   } else if (what === 'row') {
     await rows.write(HOT_ROW, (await rows.read(HOT_ROW)) + 1)
     addTo(session, 'visits')
+  } else if (what === 'hold') {
+    const visits = Number(session['visits'] ?? 0)
+    await setTimeout(Number(number))
+    session['visits'] = visits + 1
   } else {
     session['user'] ??= 0
     await rows.read(row)
@@ -95,7 +103,8 @@ function withSessionTx(databaseUrl: string, { lock = '', asAWhole = false, ...op
     if (ctx.path !== '/figures') return next()
     const { attempts, requests, wastedMs } = tx.stats()
     const runs = Object.entries(attempts).reduce((sum, [count, times]) => sum + Number(count) * times, 0)
-    ctx.body = { attempts: runs, committed: requests.committed, wastedMs } satisfies RaceFigures
+    const { committed } = requests
+    ctx.body = { attempts: runs, committed, wastedMs, byAttempts: attempts } satisfies RaceFigures
   })
   app.use(tx)
   app.use(async ctx => {
@@ -122,7 +131,8 @@ function byHand(databaseUrl: string, { lock = '', above = [] }: ByHand = {}) {
   let committed = 0
   const figures: Middleware = async (ctx, next) => {
     if (ctx.path !== '/figures') return next()
-    ctx.body = { attempts: committed, committed, wastedMs: 0 } satisfies RaceFigures
+    const byAttempts = { 1: committed }
+    ctx.body = { attempts: committed, committed, wastedMs: 0, byAttempts } satisfies RaceFigures
   }
   const app = withKoaSession<Session>(figures, ...above)
   app.silent = true
