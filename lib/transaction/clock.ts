@@ -3,6 +3,7 @@
  * Knows nothing of who waits for what.
  */
 import { performance } from 'node:perf_hooks'
+import { runAs } from './current.js'
 
 export interface Timer {
   cancel(): void
@@ -27,7 +28,8 @@ export interface Environment {
 class SystemTimer implements Timer {
   readonly #handle: NodeJS.Timeout
   constructor(delayMs: number, fire: () => void) {
-    this.#handle = setTimeout(fire, delayMs)
+    // Outside of the request that sets it, which a timer of a store or a pool would keep alive.
+    this.#handle = runAs(undefined, () => setTimeout(fire, delayMs))
     this.#handle.unref()
   }
   cancel(): void {
