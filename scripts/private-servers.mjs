@@ -26,7 +26,8 @@ const mariadb = async () => (await findMariadb()) ?? downloadMariadb()
 const kinds = {
   mariadb: [mariadb, async found => [await startMariadb(found)]],
   galera: [mariadb, startGalera],
-  redis: [findRedis, async found => [await startRedis(found)]],
+  // Killed, it has all that it has answered, also where the disk was busy.
+  redis: [findRedis, async found => [await startRedis(found, { args: ['--appendfsync', 'always'] })]],
   'redis-cluster': [findRedis, startRedisCluster],
 }
 
