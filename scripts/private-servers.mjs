@@ -1,8 +1,8 @@
 /**
  * Servers for a test that breaks them: `private-servers.mjs mariadb | galera | redis | redis-cluster`. Says `url …` with
  * the address of each when they are there; the lines `kill N` (as by kill -9), `end N` (as its administrator would),
- * `wipe N` (its data, while it does not run; Redis only) and `start N` on its standard input, N counted from 0, are
- * answered with `done`; it ends with its standard input.
+ * `wipe N` (its data, while it does not run; Redis only), `lose N BYTES` (the last of its data, likewise) and `start N` on
+ * its standard input, N counted from 0, are answered with `done`; it ends with its standard input.
  */
 
 import { createInterface } from 'node:readline'
@@ -19,6 +19,7 @@ const orders = {
   kill: server => server.kill(),
   end: server => server.end(),
   wipe: server => server.wipe(),
+  lose: (server, bytes) => server.lose(Number(bytes)),
   start: server => server.restart(),
 }
 
@@ -42,8 +43,8 @@ const servers = await start(installation)
 try {
   tell(`url ${servers.map(({ url }) => url).join(' ')}`)
   for await (const line of createInterface({ input: process.stdin })) {
-    const [order, number] = line.split(' ')
-    await orders[order](servers[Number(number)])
+    const [order, number, amount] = line.split(' ')
+    await orders[order](servers[Number(number)], amount)
     tell('done')
   }
 } finally {
