@@ -11,7 +11,7 @@ export default {
   // Each of these starts a cluster, or goes on for minutes: for `npm run test:faults` only.
   testPathIgnorePatterns: [
     '/node_modules/',
-    ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/galera', '<rootDir>/test/faults/soak']),
+    ...(process.env.FAULTS ? [] : ['<rootDir>/test/faults/(galera|redis-cluster|soak)']),
     // Without a Chromium npm test has said so in a sentence.
     ...(process.env.CHROMIUM_PATH ? [] : ['<rootDir>/test/browser']),
   ],

@@ -1,8 +1,8 @@
 /**
  * Servers for a test that breaks them: `private-servers.mjs mariadb | galera | redis | redis-cluster`. Says `url …` with
  * the address of each when they are there; the lines `kill N` (as by kill -9), `end N` (as its administrator would),
- * `wipe N` (its data, while it does not run; Redis only) and `start N` on its standard input, N counted from 0, are
- * answered with `done`; it ends with its standard input.
+ * `wipe N` (its data, while it does not run; Redis only), `lose N BYTES` (the last of its data, likewise) and `start N` on
+ * its standard input, N counted from 0, are answered with `done`; it ends with its standard input.
  */
 
 import { createInterface } from 'node:readline'
@@ -19,6 +19,7 @@ const orders = {
   kill: server => server.kill(),
   end: server => server.end(),
   wipe: server => server.wipe(),
+  lose: (server, bytes) => server.lose(Number(bytes)),
   start: server => server.restart(),
 }
 
@@ -26,7 +27,8 @@ const mariadb = async () => (await findMariadb()) ?? downloadMariadb()
 const kinds = {
   mariadb: [mariadb, async found => [await startMariadb(found)]],
   galera: [mariadb, startGalera],
-  redis: [findRedis, async found => [await startRedis(found)]],
+  // Killed, it has all that it has answered, also where the disk was busy.
+  redis: [findRedis, async found => [await startRedis(found, { args: ['--appendfsync', 'always'] })]],
   'redis-cluster': [findRedis, startRedisCluster],
 }
 
@@ -41,8 +43,8 @@ const servers = await start(installation)
 try {
   tell(`url ${servers.map(({ url }) => url).join(' ')}`)
   for await (const line of createInterface({ input: process.stdin })) {
-    const [order, number] = line.split(' ')
-    await orders[order](servers[Number(number)])
+    const [order, number, amount] = line.split(' ')
+    await orders[order](servers[Number(number)], amount)
     tell('done')
   }
 } finally {

@@ -3,7 +3,7 @@
  * much of Redis's protocol as is needed to know that it answers, and to tell nodes of a cluster of each other.
  */
 
-import { rmSync } from 'node:fs'
+import { readdirSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,7 +13,8 @@ import { Sentence, say, throwIfStopped } from './processes.mjs'
 /**
  * @param installation of findRedis
  * @param options.args for the server, beside ours
- * @returns as startServer, with its `url`, and wipe(): its data is gone, to be called while it does not run
+ * @returns as startServer, with its `url`; wipe(), its data is gone, and lose(bytes), the last of what it wrote is: to be
+ * called while it does not run
  */
 export async function startRedis({ server, env }, { args = [] } = {}) {
   const started = await startServer({
@@ -24,8 +25,17 @@ export async function startRedis({ server, env }, { args = [] } = {}) {
   })
   const { folder, port, greeting } = started
   say(`Redis ${greeting} on port ${port}`)
-  const wipe = () => rmSync(join(folder, 'appendonlydir'), { recursive: true, force: true })
-  return { ...started, url: `redis://127.0.0.1:${port}`, wipe }
+  const data = join(folder, 'appendonlydir')
+  const wipe = () => rmSync(data, { recursive: true, force: true })
+  const lose = bytes => {
+    // As long as it is not rewritten there is one.
+    const written = join(
+      data,
+      readdirSync(data).find(name => name.endsWith('.incr.aof')),
+    )
+    truncateSync(written, Math.max(statSync(written).size - bytes, 0))
+  }
+  return { ...started, url: `redis://127.0.0.1:${port}`, wipe, lose }
 }
 
 const argsOf = (folder, port) => [

@@ -15,8 +15,8 @@ export interface Sample {
   readonly p50Ms: number
   readonly p95Ms: number
   readonly p99Ms: number
-  /** What the plan counts, per request; 0 if it counts nothing. */
-  readonly counted: number
+  /** What the plan counts, per request. */
+  readonly counted: readonly number[]
 }
 
 export interface Plan {
@@ -28,8 +28,8 @@ export interface Plan {
   readonly turnMs: number
   /** At most; where it is short, all sides are measured equally cold. */
   readonly warmUpMs?: number
-  /** Something that only grows, such as bytes: how much it grows per request is part of the sample. */
-  readonly count?: () => Promise<number>
+  /** What only grows, such as bytes: how much each grows per request is part of the sample. */
+  readonly count?: () => Promise<readonly number[]>
 }
 
 export interface Measured {
@@ -90,13 +90,13 @@ async function warmUp(clients: Clients, durationMs: number): Promise<void> {
 async function measure(
   server: SideProcess,
   clients: Clients,
-  { turnMs, count = async () => 0 }: Plan,
+  { turnMs, count = async () => [] }: Plan,
 ): Promise<Sample> {
   const countedBefore = await count()
   const before = await server.cpuMicros()
   const { answered, seconds, latenciesMs } = await clients.run(turnMs)
   const cpuMicros = (await server.cpuMicros()) - before
-  const counted = (await count()) - countedBefore
+  const counted = await count()
   const at = percentile(latenciesMs)
   return {
     requestsPerSecond: answered / seconds,
@@ -104,6 +104,6 @@ async function measure(
     p50Ms: at(0.5),
     p95Ms: at(0.95),
     p99Ms: at(0.99),
-    counted: counted / answered,
+    counted: counted.map((now, place) => (now - (countedBefore[place] ?? 0)) / answered),
   }
 }

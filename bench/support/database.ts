@@ -60,10 +60,11 @@ export class BenchDatabase {
     return Number(rows[0]?.['visits'])
   }
 
-  /** Bytes that the server has received so far, from everybody. */
-  async bytesReceived(): Promise<number> {
-    const [rows] = await this.#admin.query<RowDataPacket[]>("SHOW GLOBAL STATUS LIKE 'Bytes_received'")
-    return Number(rows[0]?.['Value'])
+  /** That the server has received, and sent, so far, of everybody. */
+  async bytes(): Promise<readonly [received: number, sent: number]> {
+    const [rows] = await this.#admin.query<RowDataPacket[]>("SHOW GLOBAL STATUS LIKE 'Bytes_%'")
+    const of = (name: string): number => Number(rows.find(row => row['Variable_name'] === name)?.['Value'])
+    return [of('Bytes_received'), of('Bytes_sent')]
   }
 
   async close(): Promise<void> {

@@ -3,14 +3,17 @@
  * would write them. `/read/<variables>/<row>` reads a variable, `/write/…` changes one, `/joint/…` changes one and a
  * row. A new session gets its variables with its first request. Knows nothing of load or measuring.
  */
+import { RedisStore } from 'connect-redis'
 import express, { type Request, type RequestHandler } from 'express'
 import expressSession from 'express-session'
-import withExpressSession from 'express-mysql-session'
+import mysqlStoreOf from 'express-mysql-session'
 import Koa, { type DefaultState } from 'koa'
-import mysql from 'mysql2/promise'
+import mysql, { type Pool } from 'mysql2/promise'
+import { createClient } from 'redis'
 import {
   memoryStore,
   mysqlStore,
+  redisStore,
   type Session,
   type SessionStore,
   sessionTx,
@@ -50,13 +53,33 @@ function addVisit(session: Session): void {
   session.visits = (session.visits ?? 0) + 1
 }
 
-/** Without what costs Express something and has nothing to do with sessions. */
+/** The one that npm run bench has started. */
+function openRedis() {
+  const { REDIS_URL: url } = process.env
+  if (url === undefined) throw new Error('REDIS_URL is not set: run npm run bench, it starts a Redis')
+  return createClient({ url }).connect()
+}
+
+async function withRedisStore(databaseUrl: string): Promise<Koa<DefaultState, SessionTxContext>> {
+  return withSessionTx(redisStore(await openRedis()), databaseUrl)
+}
+
+async function withConnectRedis(databaseUrl: string, disableTouch: boolean): Promise<RequestHandler> {
+  const store = new RedisStore({ client: await openRedis(), disableTouch })
+  return withExpressSession(store, mysql.createPool({ uri: databaseUrl, connectionLimit }))
+}
+
 async function withExpressMysqlSession(databaseUrl: string, disableTouch: boolean): Promise<RequestHandler> {
   const pool = mysql.createPool({ uri: databaseUrl, connectionLimit })
-  const MySQLStore = withExpressSession(expressSession)
+  const MySQLStore = mysqlStoreOf(expressSession)
   const store = new MySQLStore({ disableTouch, schema: { tableName: 'express_sessions' } }, pool)
   // Who comes earlier finds no table, and was seen to wait for ever.
   await store.onReady()
+  return withExpressSession(store, pool)
+}
+
+/** Without what costs Express something and has nothing to do with sessions. */
+function withExpressSession(store: object, pool: Pool): RequestHandler {
   const app = express().disable('etag').disable('x-powered-by')
   app.use(expressSession({ store, secret: keys, resave: false, saveUninitialized: false }))
   app.get('/read/:variables/:row', (req, res) => {
@@ -99,4 +122,7 @@ export const storeSides = {
   storeExpress: (databaseUrl: string) => withExpressMysqlSession(databaseUrl, false),
   /** Does not write the idle time at each request that only reads: a session ends a day after its last change. */
   storeExpressUntouched: (databaseUrl: string) => withExpressMysqlSession(databaseUrl, true),
+  storeRedis: withRedisStore,
+  storeConnectRedis: (databaseUrl: string) => withConnectRedis(databaseUrl, false),
+  storeConnectRedisUntouched: (databaseUrl: string) => withConnectRedis(databaseUrl, true),
 }

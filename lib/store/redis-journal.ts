@@ -45,6 +45,8 @@ interface Known {
 
 const UNKNOWN: Known = Object.freeze({ epoch: '', run: '', count: 0 })
 const WARN_AFTER_MS = 100
+/** Of a commit: staged, and published. */
+const HALVES = 2
 
 interface JournalSetup {
   readonly client: RedisClient
@@ -99,7 +101,7 @@ export class RedisJournal {
     // Answers of several connections may come in another order.
     if (before?.epoch !== epoch || before.run !== run || before.count < known.count)
       this.#known[shard] = known
-    if (lost !== '0') this.#lost(Number(lost))
+    if (lost !== '0') this.#lost(Math.ceil(Number(lost) / HALVES))
   }
 
   /** Told of at once; warned of when all shards that were asked together have been heard. */
@@ -112,7 +114,7 @@ export class RedisJournal {
 
   #warn(): void {
     const message =
-      `Redis has lost at least ${this.#unreported} commit(s) of sessions that it had answered; the sessions they may ` +
+      `Redis has lost what it had answered of ${this.#unreported} commit(s) of sessions, or more; the sessions they may ` +
       'have belonged to have ended. Was it emptied, restarted without all of its data, or is it a replica after a failover?'
     this.#unreported = 0
     process.emitWarning(message, 'SessionTxWarning')

@@ -22,6 +22,7 @@ function steps.publish()
     values[name] = call('HMGET', S, '>' .. tx .. ' =' .. name, '>' .. tx .. ' $' .. name)
   end
   without(tx, header)
+  counted(1)
   n = apply(n, tx, by, w[7] or '', w[6], parts, function(name) return values[name][1], values[name][2] end)
   if not string.find(w[7] or '', 'd', 1, true) then expire(ARGV[8], ARGV[9]) end
   return answer('done', n)

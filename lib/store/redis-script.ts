@@ -17,8 +17,9 @@
  * Modes of parts: w written, r only read and to stay as it is, n among the names, s seen and compared but not held. Of the
  * whole (`*`) and the set of names (`#`): c changed in part, w replaced or ended, r to stay.
  *
- * The journal counts the commits of a shard. Each run of a server has an id; the first step in a new run writes down at
- * which count the run before ended. Who remembers more than that knows that commits were lost, and begins a new epoch:
+ * The journal counts the halves of a shard's commits: staged and published, or both at once. Each run has an id, the
+ * server's own and a number of its own, since a server may be the master twice; the first step in a new run writes down at
+ * which count the run before ended. Who remembers more than that knows that something was lost, and begins a new epoch:
  * sessions of an older one are gone. Compare Redis's replication ids.
  */
 import { STEPS } from './redis-script-steps.js'
@@ -26,6 +27,8 @@ import { STEPS } from './redis-script-steps.js'
 export const FORMAT = 1
 /** Idle times of other processes may be under way; and whoever finds out says that it expired. */
 const WELL_PAST_MS = 60_000
+/** Each takes about 70: who has not asked since runs that are forgotten takes them for lost. */
+const RUNS_CHARACTERS_MAX = 2_000
 
 const JOURNAL = `
 local S, J, I, U = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -38,24 +41,28 @@ local function words(text)
 end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local run = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+local server = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+local function isOfServer(run)
+  return string.sub(run or '', 1, #server) == server
+end
 local j = call('HMGET', J, 'epoch', 'run', 'count', 'runs', 'format')
-local epoch, count, lost = j[1], tonumber(j[3] or '0'), 0
+local epoch, run, count, lost = j[1], j[2], tonumber(j[3] or '0'), 0
 if j[5] and tonumber(j[5]) > ${FORMAT} then return {'', 'format', j[5]} end
-if ARGV[3] ~= run or (op == 'sweep' and ARGV[8] == '1') then
+if not isOfServer(ARGV[3]) or (op == 'sweep' and ARGV[8] == '1') then
   local memory, persistence = call('INFO', 'memory'), call('INFO', 'persistence')
   local policy = string.match(memory, 'maxmemory_policy:(%S+)')
   local aof = string.match(persistence, 'aof_enabled:(%d)')
   if policy ~= 'noeviction' or aof ~= '1' then return {'', 'setup', policy, aof} end
 end
 if not epoch then
-  epoch, count = ARGV[5], 0
+  epoch, run, count = ARGV[5], server .. '_' .. ARGV[5], 0
   call('HSET', J, 'epoch', epoch, 'run', run, 'count', 0, 'format', ${FORMAT})
   if ARGV[2] ~= '' then lost = math.max(tonumber(ARGV[4]), 1) end
 else
   local runs = j[4] or ''
-  if j[2] ~= run then
-    runs = j[2] .. ':' .. count .. ' ' .. string.sub(runs, 1, 1000)
+  if not isOfServer(run) then
+    runs = string.match(string.sub(run .. ':' .. count .. ' ' .. runs, 1, ${RUNS_CHARACTERS_MAX}), '^.* ')
+    run = server .. '_' .. ARGV[5]
     call('HSET', J, 'run', run, 'runs', runs)
   end
   if ARGV[2] == epoch and ARGV[3] ~= '' then
@@ -68,8 +75,8 @@ else
     end
   end
 end
-local function counted()
-  count = call('HINCRBY', J, 'count', 1)
+local function counted(halves)
+  count = call('HINCRBY', J, 'count', halves)
 end
 local function answer(...)
   return {epoch .. ' ' .. run .. ' ' .. count .. ' ' .. lost, ...}
@@ -136,7 +143,6 @@ end
 local function apply(n, tx, by, flags, user, parts, value)
   local isNew = n == nil
   n = (n or 0) + 1
-  counted()
   if string.find(flags, 'd', 1, true) then
     drop()
     return n
@@ -275,10 +281,12 @@ local function writing()
     if mode ~= 's' then parts[#parts + 1] = {mode, name} end
   end
   if op == 'commit' then
+    counted(2)
     n = apply(n, tx, by, flags, user, parts, written(at))
     if not string.find(flags, 'd', 1, true) then expire(ARGV[11], ARGV[12]) end
     return answer('done', n)
   end
+  counted(1)
   local texts = {}
   for place, part in ipairs(parts) do texts[place] = part[1] .. '=' .. part[2] end
   local header = ref .. ' ' .. now .. ' ' .. user .. ' ' .. flags

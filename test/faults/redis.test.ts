@@ -213,3 +213,35 @@ test('Redis emptied under load: sessions begin anew, each agrees with its rows, 
   expect(left).toBe(0)
   expect(load.answers['200 OK']).toBeGreaterThan(VISITORS)
 }, 120_000)
+
+test('Redis loses the last of what it had answered, under load: that is told, and what it concerns begins anew', async () => {
+  await emptyTables(database.url)
+  const load = await Visitors.begin({
+    urls: [fleet.url],
+    databaseUrl: database.url,
+    count: VISITORS,
+    sessionsEnd: true,
+  })
+  const lost = async (): Promise<number> => {
+    const figures = await Promise.all(fleet.members.map(({ process: one }) => one.figures()))
+    return figures.reduce((sum, { commitsLost }) => sum + commitsLost, 0)
+  }
+  const before = await lost()
+  await underFaults(load, async () => {
+    for (let times = 0; times < 6; times += 1) {
+      await sleep(500)
+      await redis.kill()
+      await redis.lose(Math.trunc(500 + random() * 5_000))
+      await redis.start()
+      await sleep(700)
+    }
+  })
+  await sleep(GRACE_MS)
+  const left = await inDoubt()
+  const { problems, effects } = await load.verify()
+  const told = (await lost()) - before
+  process.stdout.write(`${JSON.stringify({ answers: load.answers, effects, told, left, problems })}\n`)
+  expect(problems).toEqual([])
+  expect(left).toBe(0)
+  expect(told).toBeGreaterThan(0)
+}, 120_000)

@@ -23,7 +23,7 @@ app.use(tellCode).use(tx).use(addEffect)
 
 serveApplication({
   listener: app.callback() as RequestListener,
-  figures: () => tx.stats().requests,
+  figures: () => ({ commitsLost: tx.stats().commitsLost }),
   close: async () => {
     await tx.close()
     await pool.end()

@@ -14,8 +14,13 @@ export const torturedFile = pathToFileURL(resolve(__dirname, '../../.cache/build
 /** `before`: the command does not arrive. `after`: its answer does not. */
 export type Moment = 'before' | 'after'
 
+/** What test/processes/tortured.ts tells. */
+interface Figures {
+  readonly commitsLost: number
+}
+
 export interface Member {
-  readonly process: ApplicationProcess<unknown>
+  readonly process: ApplicationProcess<Figures>
   readonly proxy: Proxy
   /** In front of Redis. */
   readonly redis: Proxy | undefined

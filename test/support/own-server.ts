@@ -16,6 +16,8 @@ export interface OwnServer {
   end(): Promise<void>
   /** Its data is gone; while it does not run. Redis only. */
   wipe(): Promise<void>
+  /** So many bytes of what it wrote last are gone, as if it had not come to it; while it does not run. Redis only. */
+  lose(bytes: number): Promise<void>
   /** On the same data and port; resolves when it greets. */
   start(): Promise<void>
   /** Ends it, with those that were started together with it, and removes the data. */
@@ -66,6 +68,7 @@ async function ownServers(kind: string): Promise<readonly OwnServer[]> {
     kill: () => ask(`kill ${number}`),
     end: () => ask(`end ${number}`),
     wipe: () => ask(`wipe ${number}`),
+    lose: bytes => ask(`lose ${number} ${bytes}`),
     start: () => ask(`start ${number}`),
     close,
   }))

@@ -31,8 +31,12 @@ export async function emptyTables(url: string): Promise<void> {
   await setUp.end()
 }
 
+/** Of every answer of the application: the port of one that was killed may be somebody else's by now. */
+export const OWN_HEADER = 'x-torture'
+
 /** Stands above session-tx: the client is told the code of an error. */
 export const tellCode: Middleware = async (ctx, next) => {
+  ctx.set(OWN_HEADER, 'own')
   try {
     await next()
   } catch (error) {

@@ -10,7 +10,7 @@ import { systemEnvironment } from '../../lib/transaction/clock.js'
 import { sessionTables } from '../../lib/store/mysql-tables.js'
 import { serveTx, type TxServed } from './app.js'
 import { type Answer, Client } from './client.js'
-import { addEffect, makeTables, tellCode } from './torture-app.js'
+import { addEffect, makeTables, OWN_HEADER, tellCode } from './torture-app.js'
 
 /** What the client was told: it is stored; it is not; nobody knows (yet). */
 type Told = 'stored' | 'not stored' | 'unknown'
@@ -74,7 +74,7 @@ export class Visitors {
   }
 
   #understood(answer: Answer | typeof CUT): Told {
-    if (answer === CUT || answer.status === 502) return this.#note(CUT, 'unknown')
+    if (answer === CUT || answer.headers[OWN_HEADER] === undefined) return this.#note(CUT, 'unknown')
     const { status, headers, text } = answer
     const code = status === 200 ? 'OK' : String(headers['x-code'])
     if (status !== 200 && status !== 503) throw new Error(`${status} ${code}: ${text}`)
