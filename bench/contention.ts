@@ -115,46 +115,70 @@ interface Sample {
 }
 
 const FRAMES = 4
-const WARM_UP_MS = 1_000
+/** What the compiler costs is over after so many requests; servers run for longer than benchmarks. */
+const WARM_UP = { requests: 8_000, clients: 16, stepMs: 250, msMax: 10_000 } as const
+const SETTLE_MS = 200
 
+/** One server for all numbers of clients: it has been warmed up once. */
 async function takeTurn(
   side: SideName,
+  workload: Workload,
+  counts: readonly number[],
+  thinkMs: number,
+): Promise<Sample[]> {
+  const server = await SideProcess.start('server.js', [side, database.url.href])
+  try {
+    await withClients(server, workload, WARM_UP.clients, 0, async clients => {
+      for (let ms = 0; ms < WARM_UP.msMax && clients.answered < WARM_UP.requests; ms += WARM_UP.stepMs)
+        await clients.run(WARM_UP.stepMs)
+    })
+    const samples: Sample[] = []
+    for (const count of counts)
+      samples.push(await withClients(server, workload, count, thinkMs, clients => measure(clients, workload)))
+    return samples
+  } finally {
+    await server.stop()
+  }
+}
+
+async function withClients<T>(
+  server: SideProcess,
   { route, sessions }: Workload,
   count: number,
   thinkMs: number,
-): Promise<Sample> {
+  work: (clients: Clients) => Promise<T>,
+): Promise<T> {
   await database.makeVisitors(count)
   const manner: Manner = { thinkMs, mayBeRefused: true, together: sessions === 'frames' ? FRAMES : 1 }
-  const server = await SideProcess.start('server.js', [side, database.url.href])
+  const clients = await Clients.open(server.port, count, client => `/${route}/${client}`, manner)
   try {
-    const clients = await Clients.open(server.port, count, client => `/${route}/${client}`, manner)
-    try {
-      if (sessions === 'one') await clients.greetInOneSession()
-      else await clients.greetInGroups()
-      await clients.run(WARM_UP_MS)
-      const before = await figuresOf(clients)
-      const { answered, refused, seconds, latenciesMs } = await clients.run(turnMs)
-      const after = await figuresOf(clients)
-      const totals = sessions === 'one' ? [await clients.ask('/total')] : await clients.askEach('/total')
-      const inSessions = totals.reduce((sum, total) => sum + Number(total), 0)
-      const inRows = await database.visits()
-      // Frames write now and then: nobody outside knows how often, but both sides must say the same.
-      const written = sessions === 'frames' ? Math.max(inRows, inSessions) : clients.answered
-      return {
-        perSecond: answered / seconds,
-        latenciesMs,
-        refused,
-        attempts: after.attempts - before.attempts,
-        committed: after.committed - before.committed,
-        wastedMs: after.wastedMs - before.wastedMs,
-        lostOfSession: written - inSessions,
-        lostOfRows: written - inRows,
-      }
-    } finally {
-      clients.close()
-    }
+    if (sessions === 'one') await clients.greetInOneSession()
+    else await clients.greetInGroups()
+    return await work(clients)
   } finally {
-    await server.stop()
+    clients.close()
+  }
+}
+
+async function measure(clients: Clients, { sessions }: Workload): Promise<Sample> {
+  await clients.run(SETTLE_MS)
+  const before = await figuresOf(clients)
+  const { answered, refused, seconds, latenciesMs } = await clients.run(turnMs)
+  const after = await figuresOf(clients)
+  const totals = sessions === 'one' ? [await clients.ask('/total')] : await clients.askEach('/total')
+  const inSessions = totals.reduce((sum, total) => sum + Number(total), 0)
+  const inRows = await database.visits()
+  // Frames write now and then: nobody outside knows how often, but both sides must say the same.
+  const written = sessions === 'frames' ? Math.max(inRows, inSessions) : clients.answered
+  return {
+    perSecond: answered / seconds,
+    latenciesMs,
+    refused,
+    attempts: after.attempts - before.attempts,
+    committed: after.committed - before.committed,
+    wastedMs: after.wastedMs - before.wastedMs,
+    lostOfSession: written - inSessions,
+    lostOfRows: written - inRows,
   }
 }
 
@@ -162,17 +186,18 @@ async function figuresOf(clients: Clients): Promise<RaceFigures> {
   return JSON.parse(await clients.ask('/figures')) as RaceFigures
 }
 
+type Measured = ReadonlyMap<number, ReadonlyMap<SideName, Sample[]>>
+
 /** All sides in turn, forth and back. */
-async function alternate(
-  workload: Workload,
-  count: number,
-  thinkMs: number,
-): Promise<Map<SideName, Sample[]>> {
-  const samples = new Map<SideName, Sample[]>(workload.sides.map(side => [side, []]))
+async function alternate(workload: Workload, counts: readonly number[], thinkMs: number): Promise<Measured> {
+  const measured = new Map(counts.map(count => [count, new Map<SideName, Sample[]>()]))
   for (let turn = 0; turn < turns; turn++)
     for (const side of turn % 2 === 0 ? workload.sides : workload.sides.toReversed())
-      samples.get(side)?.push(await takeTurn(side, workload, count, thinkMs))
-  return samples
+      for (const [place, sample] of (await takeTurn(side, workload, counts, thinkMs)).entries()) {
+        const samples = measured.get(counts[place] ?? 0)
+        samples?.set(side, [...(samples.get(side) ?? []), sample])
+      }
+  return measured
 }
 
 const sum = (samples: readonly Sample[], of: (sample: Sample) => number): number =>
@@ -208,11 +233,9 @@ function rerunShare(samples: readonly Sample[]): number {
 }
 
 async function part(name: string, workload: Workload, thinkMs: number): Promise<void> {
-  const measured = new Map<number, Map<SideName, Sample[]>>()
-  for (const count of options.clients.map(Number)) {
-    if (workload.sessions === 'frames' && count % FRAMES !== 0) continue
-    const samples = await alternate(workload, count, thinkMs)
-    measured.set(count, samples)
+  const isPossible = (count: number): boolean => workload.sessions !== 'frames' || count % FRAMES === 0
+  const measured = await alternate(workload, options.clients.map(Number).filter(isPossible), thinkMs)
+  for (const [count, samples] of measured) {
     print()
     print(`${workload.title}; ${count} clients, ${thinkMs} ms between requests`)
     printTable([HEAD, ...workload.sides.map(side => rowOf(side, samples.get(side) ?? []))])
@@ -229,12 +252,7 @@ async function part(name: string, workload: Workload, thinkMs: number): Promise<
   if (options.plots && measured.size > 1) draw(name, workload, thinkMs, measured)
 }
 
-function draw(
-  name: string,
-  { title, sides }: Workload,
-  thinkMs: number,
-  measured: ReadonlyMap<number, ReadonlyMap<SideName, readonly Sample[]>>,
-): void {
+function draw(name: string, { title, sides }: Workload, thinkMs: number, measured: Measured): void {
   const file = `docs/bench/contention-${name}${thinkMs > 0 ? `-think-${thinkMs}` : ''}.svg`
   writePlot(file, {
     title: title[0]?.toUpperCase() + title.slice(1),

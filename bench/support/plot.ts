@@ -1,5 +1,6 @@
 /** Lines over a logarithmic axis as an SVG file. Knows nothing of what is drawn. */
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { init } from 'echarts'
 
 export interface Plot {
@@ -19,7 +20,7 @@ const SIZE = { width: 760, height: 420 }
 const COLOURS = ['#0072b2', '#56b4e9', '#d55e00', '#e69f00', '#cc79a7', '#009e73', '#000000', '#999999']
 const SYMBOLS = ['circle', 'emptyCircle', 'rect', 'triangle', 'diamond', 'roundRect', 'pin', 'arrow']
 
-export function writePlot(file: string | URL, { title, subtitle, xName, yName, lines }: Plot): void {
+export function writePlot(file: string, { title, subtitle, xName, yName, lines }: Plot): void {
   const chart = init(null, null, { renderer: 'svg', ssr: true, ...SIZE })
   chart.setOption({
     animation: false,
@@ -38,6 +39,7 @@ export function writePlot(file: string | URL, { title, subtitle, xName, yName, l
       symbolSize: 7,
     })),
   })
+  mkdirSync(dirname(file), { recursive: true })
   writeFileSync(file, `${chart.renderToSVGString()}\n`)
   chart.dispose()
 }

@@ -185,9 +185,19 @@ function withDifferences(
 
 /** The cookie to be sent, from what is stored with the session. */
 export function sentCookie(configured: CookieAttributes, stored: unknown, wish: CookieWish): SentCookie {
+  const { expires } = wish
+  if (stored !== undefined || expires !== undefined) return withWish(configured, stored, expires)
+  let usual = USUAL.get(configured)
+  if (usual === undefined) USUAL.set(configured, (usual = withWish(configured, stored, expires)))
+  return usual
+}
+
+/** Asked for by every request with a session, and nearly always the same. */
+const USUAL = new WeakMap<CookieAttributes, SentCookie>()
+
+function withWish(configured: CookieAttributes, stored: unknown, expires: CookieWish['expires']): SentCookie {
   const attributes = withDifferences(configured, (stored as Differences | undefined) ?? {})
   const { maxAge } = attributes
-  const { expires } = wish
   const asked = expires !== undefined && expires.maxAge === maxAge
   return { ...attributes, expires: asked ? expires.at : undefined }
 }
