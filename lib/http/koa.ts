@@ -183,8 +183,9 @@ function contentsOfKoa(ctx: KoaContext): (KeptContents | undefined)[] {
 /** Also what parsers above us may have left. */
 function contentsAbove(ctx: KoaContext): (KeptContents | undefined)[] {
   const { request } = ctx
-  const uploads = UPLOADED.flatMap(name => [keepPlaces(request, name), keepPlaces(ctx, name)])
-  return [...contentsOfKoa(ctx), keepParsed(request, 'body'), ...uploads]
+  const contents = [keepPlaces(ctx, 'state'), keepParsed(request, 'body')]
+  for (const name of UPLOADED) contents.push(keepPlaces(request, name), keepPlaces(ctx, name))
+  return contents
 }
 
 /** `ctx.tx` and `ctx.session` on the application's context prototype: per request there is nothing to define. */

@@ -223,7 +223,10 @@ function foreignNamesOfResponse(res: object): readonly PropertyKey[] {
  * while `Reflect.ownKeys` of a request and its response takes 6 µs.
  */
 function foreignNames(object: object, nodes: ReadonlySet<PropertyKey>): readonly PropertyKey[] {
-  return [...Object.keys(object), ...Object.getOwnPropertySymbols(object)].filter(key => !nodes.has(key))
+  let found: PropertyKey[] | undefined
+  for (const keys of [Object.keys(object), Object.getOwnPropertySymbols(object)])
+    for (const key of keys) if (!nodes.has(key)) (found ??= []).push(key)
+  return found ?? NONE
 }
 
 function foreignOf(object: object, names: readonly PropertyKey[]): Foreign {
