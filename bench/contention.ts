@@ -116,7 +116,7 @@ interface Sample {
 
 const FRAMES = 4
 /** What the compiler costs is over after so many requests; servers run for longer than benchmarks. */
-const WARM_UP = { requests: 8_000, clients: 16, stepMs: 250, msMax: 10_000 } as const
+const WARM_UP = { requests: 6_000, clients: 16, stepMs: 250, msMax: 8_000 } as const
 const SETTLE_MS = 200
 
 /** One server for all numbers of clients: it has been warmed up once. */
