@@ -10,6 +10,7 @@ import type { NotRerunnableReason } from '../events.js'
 import { LateLife, mayBeginLate } from '../joint/late-life.js'
 import { live } from '../joint/life.js'
 import type { Isolation, JointRequest, RunningAttempt } from '../joint/request.js'
+import { sessionKey } from '../session/identity.js'
 import { current } from '../transaction/current.js'
 import type { FoundCookie, KeyRing } from './cookie.js'
 import type { HttpSetup, RouteOptions } from './http-setup.js'
@@ -46,6 +47,7 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
   #attempt: RunningAttempt | undefined
   #late: LateLife<unknown> | undefined
   #found: FoundCookie | undefined
+  #key: string | undefined
   #unreplayable = false
 
   constructor(exchange: Exchange<Args>, setup: HttpSetup<Args>, options: RouteOptions) {
@@ -138,6 +140,14 @@ export abstract class HttpRequest<Args extends unknown[]> implements JointReques
     const { req, res, keys } = this.#exchange
     this.#found ??= this.#setup.cookie.read(req, res, keys)
     return this.#found.id
+  }
+
+  /** Asked for several times, and a hash. */
+  get sessionKey(): string | undefined {
+    const id = this.sessionId()
+    if (id === undefined) return undefined
+    this.#key ??= sessionKey(id)
+    return this.#key
   }
 
   begun(attempt: RunningAttempt): void {

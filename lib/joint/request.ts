@@ -72,7 +72,7 @@ export interface JointRequest<T> {
   address?(): string
   /** The well-formed id that came with the request. */
   sessionId(): string | undefined
-  /** For who knows the key of a session, and not its id. */
+  /** Its key; also for who knows that, and not the id. Undefined: it follows from the id. */
   readonly sessionKey?: string | undefined
   /** An attempt exists from now on; nothing of it has run. */
   begun(attempt: RunningAttempt): void
