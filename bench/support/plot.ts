@@ -15,7 +15,7 @@ export interface Plot {
   }[]
 }
 
-const SIZE = { width: 760, height: 420 }
+const SIZE = { width: 820, height: 460 }
 /** Told apart by people who see colours differently, too. Source: Okabe and Ito, Color Universal Design. */
 const COLOURS = ['#0072b2', '#56b4e9', '#d55e00', '#e69f00', '#cc79a7', '#009e73', '#000000', '#999999']
 const SYMBOLS = ['circle', 'emptyCircle', 'rect', 'triangle', 'diamond', 'roundRect', 'pin', 'arrow']
@@ -28,9 +28,9 @@ export function writePlot(file: string, { title, subtitle, xName, yName, lines }
     color: COLOURS,
     title: { text: title, subtext: subtitle, left: 12, top: 8, textStyle: { fontSize: 15 } },
     legend: { type: 'plain', bottom: 8, left: 12, itemGap: 12, textStyle: { fontSize: 11 } },
-    grid: { left: 64, right: 24, top: 70, bottom: 84 },
+    grid: { left: 76, right: 24, top: 72, bottom: 104 },
     xAxis: { type: 'log', logBase: 2, name: xName, nameLocation: 'middle', nameGap: 26 },
-    yAxis: { type: 'value', name: yName, min: 0 },
+    yAxis: { type: 'value', name: yName, nameLocation: 'middle', nameGap: 54, min: 0 },
     series: lines.map(({ name, points }, index) => ({
       type: 'line',
       name,
