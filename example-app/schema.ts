@@ -5,7 +5,7 @@ import mysql, { type Pool } from 'mysql2/promise'
 /** One for each request that runs at the same time: a request keeps its connection from its first SQL to the commit. */
 export const CONNECTIONS_MAX = 64
 
-const FILES = ['schema.sql', 'sessions.sql', 'compared/koa-session.sql']
+const FILES = ['schema.sql', 'session-tx.sql', 'compared/koa-session.sql']
 
 /** Makes a database with the shop's tables, unless it is there, and leaves what is in it. */
 export async function createDatabase(url: string, name: string): Promise<string> {

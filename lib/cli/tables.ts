@@ -19,7 +19,7 @@ export function tables(sessions: string = SESSIONS_TABLE): readonly Table[] {
     {
       name: COMMIT_TABLE,
       part: 'commits',
-      purpose: "commit records, for commitRecord: 'always'",
+      purpose: "commit records, for commitRecord: 'always' and for redisStore",
       ddl: COMMIT_TABLE_DDL,
       columns: COMMIT_TABLE_COLUMNS,
     },

@@ -45,7 +45,7 @@ describe('applying', () => {
     expect(first).toEqual({
       code: 0,
       said:
-        "created sessiontx_commits (commit records, for commitRecord: 'always')\n" +
+        "created sessiontx_commits (commit records, for commitRecord: 'always' and for redisStore)\n" +
         'created sessions (sessions, for store: mysqlStore())\n' +
         'created sessions_times (sessions, for store: mysqlStore())',
       complained: '',

@@ -8,6 +8,7 @@ import type { RowDataPacket } from 'mysql2/promise'
 import supertest from 'supertest'
 import { createApp, type ShopApp } from '../../example-app/app.js'
 import { createDatabase, openPool } from '../../example-app/schema.js'
+import { openStore, STORE_NAMES } from '../../example-app/stores.js'
 import { migrate } from '../../lib/cli/migrate.js'
 import { CREDIT } from '../../example-app/shop.js'
 import { openDatabase, type TestDatabase } from '../support/database.js'
@@ -170,10 +171,32 @@ describe('the shop', () => {
   }
 })
 
-test('sessions.sql is what `npx session-tx migrate --only sessions` prints', async () => {
+test.each(STORE_NAMES)('the shop is open with its sessions in %s', async name => {
+  const database = await openDatabase()
+  const pool = openPool(await createDatabase(database.url, database.name))
+  const { store, close } = await openStore(name)
+  const { app, tx } = createApp(pool, store)
+  const handle = app.callback()
+  const server = createServer((req, res) => void handle(req, res)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    const who = supertest.agent(server)
+    await who.post('/cart').send({ item: 'tea' }).expect(200)
+    await who.post('/checkout').expect(200)
+    expect((await who.get('/').expect(200)).body).toMatchObject({ cart: [], orders: 1 })
+  } finally {
+    await new Promise(done => server.close(done))
+    await tx.close()
+    await close()
+    await pool.end()
+    await database.close()
+  }
+})
+
+test('session-tx.sql is what `npx session-tx migrate --print` prints', async () => {
   const printed: string[] = []
-  await migrate(['--only', 'sessions'], { say: line => printed.push(line), complain: () => {} })
-  const file = await readFile(resolve(__dirname, '../../example-app/sessions.sql'), 'utf8')
+  await migrate(['--print'], { say: line => printed.push(line), complain: () => {} })
+  const file = await readFile(resolve(__dirname, '../../example-app/session-tx.sql'), 'utf8')
   expect(file.slice(file.indexOf('\n') + 1)).toBe(`${printed.join('\n')}\n`)
 })
 
@@ -213,12 +236,20 @@ describe('npm run demo', () => {
     expect(code).toBe(0)
   }, 120_000)
 
-  test('the same over four processes with their sessions in MySQL', async () => {
-    const { code, out } = await demo('--seconds', '4', '--processes', '4', '--store', 'mysql')
-    expect(cellsOf('session-tx', out).slice(2, 6)).toEqual(['0', '0', '0', '0.00'])
-    expect(out).toMatch(/session-tx lost nothing: .+, 4 processes, --store mysql\)/)
-    expect(code).toBe(0)
-  }, 120_000)
+  test.each([
+    ['four', '4', 'mysql'],
+    ['two', '2', 'redis'],
+  ])(
+    'the same over %s processes, --processes %s --store %s',
+    async (_, processes, store) => {
+      const { code, out } = await demo('--seconds', '4', '--processes', processes, '--store', store)
+      expect(cellsOf('session-tx', out).slice(2, 6)).toEqual(['0', '0', '0', '0.00'])
+      expect(out).toContain(`${processes} processes, --store ${store})`)
+      expect(out).toContain('session-tx lost nothing: ')
+      expect(code).toBe(0)
+    },
+    120_000,
+  )
 
   test.each([
     [['--seconds', 'soon'], "--seconds must be a number of more than 0 and at most 3600, got 'soon'"],

@@ -1,4 +1,13 @@
--- What `npx session-tx migrate --only sessions` prints: the tables of mysqlStore. A test sees to it that it stays so.
+-- What `npx session-tx migrate --print` prints, for all stores. A test sees to it that it stays so.
+-- commit records, for commitRecord: 'always' and for redisStore
+CREATE TABLE IF NOT EXISTS sessiontx_commits (
+  slot    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'belongs to one process',
+  seq     BIGINT UNSIGNED NOT NULL COMMENT 'transactions decided through this slot',
+  txid    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the last of them',
+  state   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'C: it has committed, A: it never will',
+  seen_at DATETIME NOT NULL COMMENT 'UTC',
+  PRIMARY KEY (slot)
+) ENGINE = InnoDB;
 -- sessions, for store: mysqlStore()
 CREATE TABLE IF NOT EXISTS `sessions` (
   session    VARCHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'SHA-256 of the id in the cookie',
