@@ -16,6 +16,7 @@ const startMsMax = 60_000
 const portsMax = 5
 /** Of greetings. */
 const greetMsMax = 1_000
+const endMsMax = 10_000
 
 /**
  * @param what.name said when it does not start
@@ -54,7 +55,7 @@ export async function startServer(what) {
         greeting,
         stop: () => stop(child, remove),
         kill: () => gone(child, () => killGroup(child)),
-        end: () => gone(child, () => child.kill('SIGTERM')),
+        end: () => gone(child, () => askToEnd(child)),
         async restart() {
           if (!(await start())) throw new Sentence(`${what.name} does not start again`)
         },
@@ -110,6 +111,13 @@ async function gone(child, end) {
   const exited = new Promise(resolve => child.once('exit', resolve))
   end()
   await exited
+}
+
+/** A Redis that still writes its first log does not end by itself. */
+function askToEnd(child) {
+  child.kill('SIGTERM')
+  const patience = setTimeout(() => killGroup(child), endMsMax)
+  child.once('exit', () => clearTimeout(patience))
 }
 
 /** With what it has started itself, such as the scripts that copy a Galera node. */
