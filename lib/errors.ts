@@ -67,10 +67,13 @@ export interface ConflictDetails {
   /** Every session variable that was lost, `variable` being the first. */
   readonly lost?: readonly string[]
   readonly table?: string
-  /** Version the attempt started from, and the one found at commit; 0 means absent. */
+  /**
+   * Version the attempt started from, and the one found at commit; 0 means absent. Without `foundVersion` nobody had
+   * committed yet: it gave way to a request that had lost before, which is `winner` then.
+   */
   readonly baseVersion?: number
   readonly foundVersion?: number
-  /** Route of the transaction that committed first, where it is known. */
+  /** Route of the transaction that committed first, or has its turn, where it is known. */
   readonly winner?: string
   /** How often one request may re-run for this kind, where that is less than `retry.retries`. */
   readonly rerunsMax?: number

@@ -113,7 +113,7 @@ async function gone(child, end) {
   await exited
 }
 
-/** A Redis that still writes its first log does not end by itself. */
+/** A Redis that was still writing its first log has been seen not to end. */
 function askToEnd(child) {
   child.kill('SIGTERM')
   const patience = setTimeout(() => killGroup(child), endMsMax)

@@ -82,10 +82,10 @@ export class LateLife<T> extends Latecomer implements Due {
   begin(): RunningAttempt {
     if (this.#attempt !== undefined) return this.#attempt
     if (this.#isOver) overAtOnce(this.#request, this.#parts, this)
-    else
-      void runAs(this.#outside, () =>
-        live(this.#request, this.#parts, this).then(this.#resolve, this.#reject),
-      )
+    else {
+      const lived = runAs(this.#outside, () => live(this.#request, this.#parts, this))
+      lived.then(this.#resolve, this.#reject)
+    }
     const { latest } = this.#request
     if (latest === undefined) throw new TypeError('the life of a request began without an attempt')
     this.#attempt = latest

@@ -57,7 +57,7 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
       variable: partName(first.part),
       lost: names,
       baseVersion: first.baseVersion,
-      foundVersion: first.foundVersion,
+      ...(first.foundVersion === undefined ? {} : { foundVersion: first.foundVersion }),
       ...(first.winner === undefined ? {} : { winner: first.winner }),
       ...(stale ? { free: true as const } : {}),
     },
@@ -68,8 +68,7 @@ export function sessionConflict(store: string, key: string, lost: readonly LostP
 function whatHappened(lost: readonly LostPart[], first: LostPart): string {
   const { part, winner, baseVersion, foundVersion } = first
   const all = lost.map(one => `'${partName(one.part)}'`).join(', ')
-  // Nobody has committed yet; but it is somebody else's turn.
-  if (foundVersion === baseVersion && part !== WHOLE)
+  if (foundVersion === undefined)
     return `: ${all} is another request's turn${winner === undefined ? '' : ` (${winner})`} at version ${baseVersion}`
   const by = winner === undefined ? '' : ` by ${winner}`
   const what = part === WHOLE ? ' was replaced or ended' : `: ${all} committed`

@@ -230,9 +230,9 @@ export class SessionResource implements TwoPhaseResource {
     for (const name of plan.writes.keys()) {
       const reserved = resolvers.has(name) ? undefined : reservation(name)
       if (reserved === undefined) continue
-      const version = copy.base.get(name)?.version ?? 0
+      const baseVersion = copy.base.get(name)?.version ?? 0
       const { by: winner } = reserved
-      lost.push({ part: name, baseVersion: version, foundVersion: version, winner, onlyRead: false })
+      lost.push({ part: name, baseVersion, foundVersion: undefined, winner, onlyRead: false })
     }
     if (lost.length > 0) throw sessionConflict(store.name, copy.opened.key, lost)
   }

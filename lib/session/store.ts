@@ -140,7 +140,8 @@ export interface SessionWrite {
 export interface LostPart {
   readonly part: SessionPart
   readonly baseVersion: number
-  readonly foundVersion: number
+  /** Undefined: nobody has committed it yet, but it is somebody else's turn. */
+  readonly foundVersion: number | undefined
   readonly winner: string | undefined
   /** True if the part was only read. */
   readonly onlyRead: boolean

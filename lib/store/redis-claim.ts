@@ -180,7 +180,7 @@ export class RedisClaim implements Claim {
     const unchanged: Found = { exists: true, states: new Map() }
     const lost = [...this.#write.writes.keys()].map(name => ({
       ...this.#comparison.lostVariable(name, unchanged),
-      foundVersion: this.#comparison.baseVersion(name),
+      foundVersion: undefined,
       stale: false,
     }))
     return lost.length === 0 ? this.#comparison.lostWhole(false) : this.#comparison.conflict(lost)

@@ -51,7 +51,7 @@ function fits(conflict: RecentConflict, { text, kind }: Filter): boolean {
 
 function versions({ baseVersion, foundVersion }: RecentConflict): string {
   if (baseVersion === undefined) return '–'
-  return foundVersion === baseVersion ? `${baseVersion}, gave way` : `${baseVersion} → ${foundVersion ?? '?'}`
+  return foundVersion === undefined ? `${baseVersion}, gave way` : `${baseVersion} → ${foundVersion}`
 }
 
 export function doubtTable(doubts: readonly Doubt[]): Html {
