@@ -205,6 +205,7 @@ describe('the session resource', () => {
         conflict: { kind: 'variable', lost: ['n'], winner: '/slow' },
       })
       expect((error as Error).message).toContain("'n' is another request's turn (/slow)")
+      expect(error).not.toHaveProperty('conflict.foundVersion')
     }
   })
 
